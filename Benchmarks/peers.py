@@ -1,0 +1,285 @@
+#!/usr/bin/env python3
+"""Graft and llama.cpp on the same machine, the same files and in turns; medians as a table and as JSON.
+
+Three measurements, chosen with --only:
+  bench    prefill and decode of one sequence: `graft bench` against `llama-bench`
+  batch    decode of several sequences at once: `llama-batched-bench` (what the peer's library can do without a server)
+  load     streamed chats of 1, 8, 16 clients: `graft serve` against `llama-server -np 16 -c 16384`, asked by load.py
+Rounds alternate the order (A B, B A, …), so that a drift of the machine falls on both; the table shows the median
+and the range over the rounds. The load average before each run is recorded: on a busy machine the figures say little.
+
+The peer is the copy of llama.cpp in the source package llama-cpp-python, built natively with the system's compiler
+into .build-peer/ the first time (about 12 minutes); later runs find it there. --peer-bin takes a build made elsewhere.
+OPENBLAS_CORETYPE is taken out of every child's environment, because it can halve a BLAS-using peer.
+
+usage: peers.py --model FILE.gguf [--model …] [--graft .build/release/graft] [--rounds 3] [--only bench,load]
+                [--threads 2] [--prefill 512] [--decode 128] [--clients 1,8,16] [--requests 10] [--out FILE.json]
+       peers.py --build-only
+Without --graft (or with a path that is not there) only the peer is measured. Python 3.11, standard library only.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import datetime
+import json
+import os
+import platform
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import load
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
+TARGETS = ["llama-server", "llama-bench", "llama-batched-bench"]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+BUSY = "load average before"
+
+
+class Failed(Exception):
+    """A step could not be done; the text names it and the way out."""
+
+
+def run(command, log=None, **more):
+    """Standard output of a command that must succeed."""
+    command = [str(part) for part in command]
+    try:
+        if log is not None:
+            with open(log, "a") as sink:
+                subprocess.run(command, check=True, stdout=sink, stderr=subprocess.STDOUT, env=ENVIRONMENT, **more)
+            return ""
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=ENVIRONMENT, **more).stdout
+    except FileNotFoundError as error:
+        raise Failed(f"{command[0]} is not installed (apt-get install cmake g++ gives cmake and the compiler)") from error
+    except subprocess.CalledProcessError as error:
+        tail = f"see {log}" if log else (error.stderr or error.stdout or "")[-800:].strip()
+        raise Failed(f"`{' '.join(command)}` ended with {error.returncode}: {tail}") from error
+
+
+# ----------------------------------------------------------------------------------------------------- the peer
+
+
+def build_peer(cache):
+    """The folder with the peer's programs; downloads, unpacks and builds what is not there yet."""
+    source = cache / f"{PACKAGE.replace('-', '_')}-{VERSION}"
+    tree = source / "vendor" / "llama.cpp"
+    programs, stamp, log = tree / "build" / "bin", cache / f"built-{VERSION}", cache / "build.log"
+    if stamp.exists() and all((programs / name).exists() for name in TARGETS):
+        return programs
+    cache.mkdir(parents=True, exist_ok=True)
+    if not (tree / "CMakeLists.txt").exists():
+        archive = cache / f"{source.name}.tar.gz"
+        if not archive.exists():
+            print(f"downloading {PACKAGE} {VERSION}", file=sys.stderr)
+            run([sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", PACKAGE, "--dest", cache, f"{PACKAGE}=={VERSION}"], log=log)
+        shutil.rmtree(source, ignore_errors=True)
+        with tarfile.open(archive) as tar:
+            tar.extractall(cache, filter="data")
+    print(f"building {', '.join(TARGETS)}; about 12 minutes on two cores, output in {log}", file=sys.stderr)
+    run(["cmake", "-S", tree, "-B", tree / "build", "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_C_COMPILER=gcc", "-DCMAKE_CXX_COMPILER=g++",
+         "-DGGML_NATIVE=ON", "-DLLAMA_CURL=OFF", "-DLLAMA_OPENSSL=OFF"], log=log)
+    run(["cmake", "--build", tree / "build", "--parallel", os.cpu_count() or 2, "--target", *TARGETS], log=log)
+    stamp.touch()
+    return programs
+
+
+# ------------------------------------------------------------------------------------------------- measurements
+
+
+def bench_graft(options, model):
+    out = run([options.graft, "bench", "--model", model, "--prefill", options.prefill, "--decode", options.decode,
+               "--threads", options.threads, "--repeat", 1, "--json"])
+    figures = json.loads(out)
+    return {"prefill": figures["prefill_tokens_per_second"], "decode": figures["decode_tokens_per_second"]}
+
+
+def bench_peer(options, model):
+    out = run([options.programs / "llama-bench", "-m", model, "-t", options.threads, "-p", options.prefill, "-n", options.decode, "-r", 1, "-o", "json"])
+    rows = json.loads(out)
+    prefill = next(row for row in rows if row["n_prompt"] and not row["n_gen"])
+    decode = next(row for row in rows if row["n_gen"] and not row["n_prompt"])
+    return {"prefill": prefill["avg_ts"], "decode": decode["avg_ts"]}
+
+
+def batch_peer(options, model):
+    out = run([options.programs / "llama-batched-bench", "-m", model, "-t", options.threads, "-c", 16384, "-b", 2048, "-ub", 512,
+               "-npp", 128, "-ntg", 64, "-npl", options.sequences, "--output-format", "jsonl"])
+    rows = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    return {f"decode {row['pl']} sequences": row["speed_tg"] for row in rows}
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextlib.contextmanager
+def server(command, ready_path, log):
+    """A running server, ready to answer, that is stopped again whatever happens."""
+    port = free_port()
+    with open(log, "w") as sink:
+        process = subprocess.Popen([str(part) for part in [*command, "--port", port]], stdout=sink, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            if process.poll() is not None:
+                raise Failed(f"{command[0]} ended with {process.returncode} before it was ready: see {log}")
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}{ready_path}", timeout=5) as answer:
+                    if answer.status == 200:
+                        break
+            except (urllib.error.URLError, OSError):
+                pass
+            if time.monotonic() > deadline:
+                raise Failed(f"{command[0]} did not answer {ready_path} within 180 s: see {log}")
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def load_on(options, command, ready_path, log):
+    figures = {}
+    with server(command, ready_path, log) as url:
+        for clients in options.clients.split(","):
+            asked = load.parser().parse_args(["--url", url, "--requests", str(options.requests), "--max-tokens", str(options.max_tokens),
+                                              "--prompt-words", str(options.prompt_words)])
+            row = asyncio.run(load.measure(asked, int(clients)))
+            if row["errors"]:
+                raise Failed(f"{command[0]} with {clients} clients: {row['errors']} failed requests {row['error_kinds']}; see {log}")
+            figures[f"{clients} clients, tokens/s"] = row["completion_tokens_per_second"]
+            figures[f"{clients} clients, TTFT p50 s"] = row["ttft_p50"]
+            figures[f"{clients} clients, TTFT p95 s"] = row["ttft_p95"]
+            figures[f"{clients} clients, gap p95 s"] = row["itl_p95"]
+    return figures
+
+
+def load_graft(options, model):
+    return load_on(options, [options.graft, "serve", "--model", model, "--threads", options.threads], "/readyz", options.cache / "graft-serve.log")
+
+
+def load_peer(options, model):
+    command = [options.programs / "llama-server", "-m", model, "-t", options.threads, "-np", 16, "-c", 16384, "--host", "127.0.0.1"]
+    return load_on(options, command, "/health", options.cache / "llama-server.log")
+
+
+MEASUREMENTS = {
+    "bench": {"graft": bench_graft, "llama.cpp": bench_peer},
+    "batch": {"llama.cpp": batch_peer},
+    "load": {"graft": load_graft, "llama.cpp": load_peer},
+}
+
+
+# ------------------------------------------------------------------------------------------------------- results
+
+
+def machine():
+    cpu = next((line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), platform.machine())
+    flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "").split()
+    with contextlib.suppress(Failed):
+        commit = run(["git", "-C", ROOT, "describe", "--always", "--dirty"]).strip()
+        return {"cpu": cpu, "cores": os.cpu_count(), "avx512_vnni": "avx512_vnni" in flags, "commit": commit}
+    return {"cpu": cpu, "cores": os.cpu_count(), "avx512_vnni": "avx512_vnni" in flags, "commit": None}
+
+
+def summary(values):
+    return {"median": round(statistics.median(values), 3), "low": round(min(values), 3), "high": round(max(values), 3), "rounds": [round(v, 3) for v in values]}
+
+
+def measure(options, model, kind):
+    """{figure: {engine: summary}} over all rounds."""
+    engines = {name: function for name, function in MEASUREMENTS[kind].items() if name != "graft" or options.graft}
+    taken = {name: {} for name in engines}
+    for turn in range(options.rounds):
+        for name in list(engines) if turn % 2 == 0 else reversed(engines):
+            busy = os.getloadavg()[0]
+            figures = engines[name](options, model)
+            print(f"  {kind} round {turn + 1}/{options.rounds} {name:10} load average {busy:.2f}  "
+                  + "  ".join(f"{key} {value:g}" for key, value in figures.items()), file=sys.stderr, flush=True)
+            for key, value in figures.items():
+                taken[name].setdefault(key, []).append(value)
+            taken[name].setdefault(BUSY, []).append(busy)
+    keys = dict.fromkeys(key for figures in taken.values() for key in figures)
+    return {key: {name: summary(figures[key]) for name, figures in taken.items() if key in figures} for key in keys}
+
+
+def table(results):
+    lines = [f"{'model':34} {'figure':28} {'graft':>24} {'llama.cpp':>24} {'ratio':>6}"]
+    show = lambda s: "–" if s is None else f"{s['median']:g} ({s['low']:g}–{s['high']:g})"
+    for result in results:
+        for figure, engines in result["figures"].items():
+            ours, theirs = engines.get("graft"), engines.get("llama.cpp")
+            ratio = f"{ours['median'] / theirs['median']:.2f}" if ours and theirs and theirs["median"] and figure != BUSY else "–"
+            lines.append(f"{result['model'][:34]:34} {figure:28} {show(ours):>24} {show(theirs):>24} {ratio:>6}")
+    return "\n".join(lines)
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--model", type=Path, action="append", default=[])
+    p.add_argument("--graft", type=Path, default=ROOT / ".build/release/graft")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--only", default="bench,load", help="of bench, batch, load")
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--prefill", type=int, default=512)
+    p.add_argument("--decode", type=int, default=128)
+    p.add_argument("--sequences", default="1,4,8,16,32", help="of the batch measurement")
+    p.add_argument("--clients", default="1,8,16", help="of the load measurement")
+    p.add_argument("--requests", type=int, default=10, help="of each client")
+    p.add_argument("--max-tokens", type=int, default=64, help="of each answer")
+    p.add_argument("--prompt-words", type=int, default=60)
+    p.add_argument("--cache", type=Path, default=ROOT / ".build-peer")
+    p.add_argument("--peer-bin", type=Path, help="folder with the peer's programs; nothing is built")
+    p.add_argument("--out", type=Path, help="write the JSON here")
+    p.add_argument("--build-only", action="store_true")
+    options = p.parse_args()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    try:
+        options.programs = options.peer_bin or build_peer(options.cache)
+        if options.build_only:
+            print(options.programs)
+            return 0
+        kinds = options.only.split(",")
+        if unknown := set(kinds) - set(MEASUREMENTS):
+            p.error(f"--only knows {', '.join(MEASUREMENTS)}, not {', '.join(unknown)}")
+        if not options.model:
+            p.error("--model is needed")
+        if not options.graft.exists():
+            print(f"{options.graft} is not there (`make build` makes it): only the peer is measured", file=sys.stderr)
+            options.graft = None
+        results = []
+        for model in options.model:
+            if not model.is_file():
+                raise Failed(f"{model} is not a file (`graft pull NAME` fetches the models of the catalogue)")
+            for kind in kinds:
+                results.append({"model": model.name, "measurement": kind, "figures": measure(options, model, kind)})
+    except Failed as failure:
+        print(f"peers.py: {failure}", file=sys.stderr)
+        return 1
+    settings = {name: getattr(options, name) for name in ("threads", "prefill", "decode", "rounds", "clients", "requests", "max_tokens", "prompt_words", "sequences")}
+    document = {"date": datetime.date.today().isoformat(), "machine": machine(), "peer": f"llama.cpp in {PACKAGE} {VERSION}", "settings": settings, "results": results}
+    print(table(results))
+    if options.out:
+        options.out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    else:
+        print(json.dumps(document, ensure_ascii=False))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

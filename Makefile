@@ -1,0 +1,39 @@
+# Each target does all of its own set-up and may be run again at any time.
+SWIFT_FLAGS := -c release
+
+.PHONY: serve test build bench debug-test format clean
+
+# The default model is fetched once; `graft pull` lists the others.
+serve: build
+	.build/release/graft pull smollm2-135m-instruct
+	.build/release/graft serve
+
+build:
+	Scripts/setup
+	swift build $(SWIFT_FLAGS) --product graft
+
+test:
+	Scripts/setup tests
+	Scripts/check-house
+	swift build $(SWIFT_FLAGS) --build-tests
+	.build/release/graft pull smollm2-135m-instruct
+	Scripts/end-to-end
+	swift test $(SWIFT_FLAGS) --skip-build --no-parallel
+
+# Graft against llama.cpp, alternating on this machine. The first run builds the peer (about 12 minutes).
+bench: build
+	.build/release/graft pull smollm2-135m-instruct
+	python3 Benchmarks/peers.py --model Models/SmolLM2-135M-Instruct.Q4_1.gguf --graft .build/release/graft
+
+# One test after another: several drive sockets, child processes or all cores, and starve each other otherwise.
+
+# Preconditions everywhere and assertions alive.
+debug-test:
+	Scripts/setup
+	swift test --scratch-path .build-debug
+
+format:
+	swift format --in-place --recursive Package.swift Sources Tests
+
+clean:
+	rm -rf .build .build-debug

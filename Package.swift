@@ -1,0 +1,74 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// The targets and what each may import are the table of AGENTS.md; `Scripts/check-house` holds the two together.
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let yams = Target.Dependency.product(name: "Yams", package: "Yams")
+
+let package = Package(
+    name: "graft",
+    products: [.executable(name: "graft", targets: ["graft"])],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-http-types", exact: "1.8.0", traits: []),
+        .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+        .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
+    ],
+    targets: [
+        // Layer 0: C.
+        .target(name: "CKernels"),
+        .target(name: "CLLHTTP"),
+        .systemLibrary(name: "CUV", pkgConfig: "libuv", providers: [.apt(["libuv1-dev"])]),
+        .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
+        // Layer 1.
+        .target(name: "JSON"),
+        .target(name: "Kernels", dependencies: ["CKernels"]),
+        .target(name: "Executors"),
+        .target(name: "TLS", dependencies: ["COpenSSL"]),
+        .target(name: "HTTP1", dependencies: ["CLLHTTP", httpTypes]),
+        .target(name: "Observability", dependencies: [logging]),
+        // Layer 2.
+        .target(name: "GGUF", dependencies: ["Kernels"]),
+        .target(name: "ModelStore", dependencies: ["TLS"]),
+        .target(name: "EventLoops", dependencies: ["CUV", "Executors"]),
+        // Layer 3.
+        .target(name: "Tokenization", dependencies: ["GGUF", "JSON"]),
+        .target(name: "Modeling", dependencies: ["Kernels", "GGUF"]),
+        .target(name: "HTTPServing", dependencies: ["EventLoops", "HTTP1", httpTypes]),
+        // Layer 4.
+        .target(name: "Inference", dependencies: ["Modeling", "Tokenization", "Executors", "Kernels"]),
+        // Layer 6.
+        .target(
+            name: "OpenAIAPI",
+            dependencies: ["Inference", "Tokenization", "HTTPServing", "Executors", "Observability", "JSON", httpTypes, logging]),
+        // Layer 7.
+        .executableTarget(
+            name: "graft",
+            dependencies: [
+                "OpenAIAPI", "Inference", "Modeling", "Tokenization", "HTTPServing", "EventLoops", "ModelStore", "Executors", "TLS", "GGUF", "Kernels", "Observability", "JSON",
+                argumentParser, logging, yams,
+            ]),
+        // Tests.
+        .target(name: "TestSupport", path: "Tests/TestSupport"),
+        .testTarget(name: "JSONTests", dependencies: ["JSON"]),
+        .testTarget(name: "KernelsTests", dependencies: ["Kernels", "CKernels"], exclude: ["Fixtures"]),
+        .testTarget(name: "ExecutorsTests", dependencies: ["Executors"]),
+        .testTarget(name: "TLSTests", dependencies: ["TLS"]),
+        .testTarget(name: "HTTP1Tests", dependencies: ["HTTP1", httpTypes]),
+        .testTarget(name: "ObservabilityTests", dependencies: ["Observability", logging]),
+        .testTarget(name: "GGUFTests", dependencies: ["GGUF"]),
+        .testTarget(name: "ModelStoreTests", dependencies: ["ModelStore", "TLS"], exclude: ["Fixtures"]),
+        .testTarget(name: "EventLoopsTests", dependencies: ["EventLoops"]),
+        .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "GGUF", "JSON"], exclude: ["Fixtures", "ChatTemplate/Fixtures"]),
+        .testTarget(name: "ModelingTests", dependencies: ["Modeling", "Kernels", "GGUF", "TestSupport"]),
+        .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", httpTypes]),
+        .testTarget(name: "InferenceTests", dependencies: ["Inference", "Kernels", "TestSupport"], exclude: ["Fixtures"]),
+        .testTarget(
+            name: "OpenAIAPITests",
+            dependencies: ["OpenAIAPI", "Inference", "Tokenization", "GGUF", "HTTPServing", "EventLoops", "Executors", "Observability", "JSON", httpTypes, logging]),
+        .testTarget(name: "graftTests", dependencies: ["graft", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "JSON"]),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,249 @@
+// The manual of the compute kernels. Kernels never fail and never allocate: shapes are checked by the Swift target `Kernels`,
+// which is the only caller.
+//
+// Three families live here.
+//   * Panels: weight matrices W [rows, cols], repacked once at load, value for value, into groups of 16 rows whose bytes lie in
+//     the order in which the dot instructions read them.
+//   * Row kernels: norms, rotary embedding, activation quantisation, attention, over float32 rows.
+//   * The thread pool that runs a kernel over ranges of items.
+//
+// A row's numbers never depend on its company. For one token row, the sequence of floating-point operations is fixed by the weight
+// format and the row's position: the register tile that computes it, the number of rows beside it, the instruction set and the
+// number of threads change nothing. Every multiply-add is an explicit fused one, and contraction is off, so the AVX-512, AVX2 and
+// generic variants of a kernel give equal bits.
+#ifndef GRAFT_KERNELS_H
+#define GRAFT_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// ---------------------------------------------------------------------------------------------------------------- panels
+
+enum { GRAFT_PANEL_ROWS = 16, GRAFT_BLOCK = 32, GRAFT_SUPERBLOCK = 256 };
+
+// How a panel stores its values. u is the stored unsigned integer, z the matrix's zero point.
+typedef enum {
+    GRAFT_PANEL_W4_HALF = 0,      // Q4_0        v = d (u - z)             d: half per 32
+    GRAFT_PANEL_W4_HALF_MIN = 1,  // Q4_1        v = d u + m               d, m: half per 32
+    GRAFT_PANEL_W4_K_MIN = 2,     // Q4_K        v = (d s) u - (e m)       d, e: half per 256; s, m: 8 bits per 32
+    GRAFT_PANEL_W8_HALF = 3,      // Q8_0, Q5_0  v = d (u - z)
+    GRAFT_PANEL_W8_HALF_MIN = 4,  // Q5_1        v = d u + m
+    GRAFT_PANEL_W8_K_MIN = 5,     // Q5_K        v = (d s) u - (e m)
+    GRAFT_PANEL_W8_K16 = 6,       // Q6_K, Q3_K  v = (d s) (u - z)         s: signed 8 bits per 16
+    GRAFT_PANEL_W8_K16_MIN = 7,   // Q2_K        v = (d s) u - (e m)       s, m: 8 bits per 16
+    GRAFT_PANEL_F16 = 8,
+    GRAFT_PANEL_BF16 = 9,
+    GRAFT_PANEL_F32 = 10,
+} graft_panel_kind;
+
+// W [rows, cols] as ceil(rows / 16) panels, `panel_bytes` apart; rows past the end are zero. Inside a panel, at the given offsets:
+//   scale      half [cols/32][16], or for K kinds half d [cols/256][16]
+//   minimum    half [cols/32][16], or for K kinds half e [cols/256][16]
+//   sub_scale  8 bits [cols/32 or cols/16][16], K kinds only
+//   sub_min    8 bits [cols/32 or cols/16][16], K kinds only
+//   quants     W8: [cols/4][16 rows][4 columns] bytes. W4: [cols/8][16][4] bytes whose low nibbles are columns 8i…8i+3 and whose high
+//              nibbles are columns 8i+4…8i+7. Float kinds: [cols][16] values.
+// `data` and every quants region are aligned to 64 bytes.
+typedef struct {
+    int32_t kind;
+    int32_t zero;
+    int64_t rows, cols;
+    int64_t panel_bytes;
+    int64_t scale, minimum, sub_scale, sub_min, quants;
+    uint8_t *data;
+} graft_panels;
+
+// The layout of a matrix of GGML type `type`; `data` is left NULL. Returns 0 if the type has no panel form.
+int graft_panels_layout(graft_panels *panels, int type, int64_t rows, int64_t cols);
+// Repacks panels `begin` … `end` from `source`, the whole matrix as the GGUF file holds it (row-major, rows of blocks).
+void graft_panels_pack(const graft_panels *panels, int type, const void *source, int64_t begin, int64_t end);
+
+// ------------------------------------------------------------------------------------------------- quantised activations
+
+// One row x [cols], cols a multiple of 32, as signed 8-bit integers with a scale per block of 32: x ≈ d q, d = max|x| / 127.
+//   q [cols] int8 · d [cols/32] float · ds32 [cols/32] float = d Σq · s32 [cols/32] int32 = Σq · ds16, s16: the same per 16
+typedef struct {
+    int64_t d, ds32, s32, ds16, s16;  // offsets of the arrays in a row; q is at 0
+    int64_t bytes;                    // stride of rows, a multiple of 64
+} graft_activation_layout;
+
+graft_activation_layout graft_activation_layout_for(int64_t cols);
+
+// ---------------------------------------------------------------------------------------------------------------- matmul
+
+// y [token][ldy] = W x (+ bias) (+ y): one weight matrix of a fused projection.
+typedef struct {
+    graft_panels weights;
+    const float *bias;  // [rows] or NULL
+    float *y;
+    int64_t ldy;
+} graft_matmul_part;
+
+// Up to four matrices that share their input. `accumulate` adds to y (the residual stream) instead of overwriting it.
+typedef struct {
+    graft_matmul_part parts[4];
+    int64_t part_count;
+    const void *x;      // quantised rows, or float rows for the float kernels
+    int64_t x_stride;   // bytes from row to row
+    int64_t tokens;
+    int32_t accumulate;
+    int32_t quantised;  // 1: x holds quantised rows and no part is of a float kind; 0: float32 rows
+} graft_matmul;
+
+// The work is split into units of two panels: unit u of the whole lies in the part that its index falls into.
+int64_t graft_matmul_units(const graft_matmul *m);
+
+// ------------------------------------------------------------------------------------------------------------- attention
+
+enum { GRAFT_KV_BLOCK = 32 };
+typedef enum { GRAFT_KV_F32 = 0, GRAFT_KV_F16 = 1, GRAFT_KV_Q8 = 2 } graft_kv_type;
+
+// One layer's share of a cache block of 32 tokens:
+//   keys    [kv_heads][head_dim][32]   (a query meets 32 keys per load)
+//   values  [kv_heads][32][head_dim]
+//   for Q8: float key scales [kv_heads][32], then float value scales [kv_heads][32]
+typedef struct {
+    int32_t type;
+    int32_t kv_heads, head_dim;
+    int64_t values, key_scales, value_scales;  // offsets; keys are at 0
+    int64_t bytes;                             // a multiple of 64
+} graft_kv_layout;
+
+graft_kv_layout graft_kv_layout_for(int type, int kv_heads, int head_dim);
+
+// A run of query rows of one sequence: rows `row` … `row + count`, at positions `position` … , over the sequence's blocks.
+typedef struct {
+    int64_t row, count, position;
+    const int32_t *blocks;  // block table: the i-th block holds positions 32 i … 32 i + 31
+} graft_attention_run;
+
+// out[row] = softmax(scale · q Kᵀ) V for every query head; keys at positions ≤ the row's own, and > own - window if window > 0.
+typedef struct {
+    graft_kv_layout layout;
+    uint8_t *cache;         // this layer's share of block 0
+    int64_t block_stride;   // bytes from block to block
+    const graft_attention_run *runs;
+    int64_t run_count;
+    const float *q;         // [rows][q_stride]
+    float *out;             // [rows][out_stride]
+    int64_t q_stride, out_stride;
+    int32_t heads;
+    float scale;
+    int64_t window;
+} graft_attention;
+
+// The most query rows (tokens × heads of a group) that one work item holds on its stack.
+enum { GRAFT_ATTENTION_ROWS = 32, GRAFT_MAX_HEAD_DIM = 256 };
+
+// A run is handed out in tiles of this many tokens (no influence on results).
+int64_t graft_attention_tile_tokens(const graft_attention *a);
+
+// ------------------------------------------------------------------------------------------------- rotary, norms, epilogues
+
+typedef enum { GRAFT_ROPE_INTERLEAVED = 0, GRAFT_ROPE_HALVES = 1 } graft_rope_style;
+
+// Per row: per-head RMS norms of q and k if given, rotary embedding of q and k, then k and v go into the cache.
+// Row r belongs to block `slot[r] / 32`, place `slot[r] % 32`. cos, sin: [rows][rotary_dim / 2].
+typedef struct {
+    graft_kv_layout layout;
+    uint8_t *cache;
+    int64_t block_stride;
+    const int64_t *slots;
+    float *q, *k, *v;
+    int64_t q_stride, k_stride, v_stride;
+    int32_t heads, rotary_dim, style;
+    const float *q_norm, *k_norm;  // [head_dim] or NULL
+    float eps;
+    const float *cos, *sin;
+} graft_rope_write;
+
+typedef enum { GRAFT_SILU = 0, GRAFT_GELU_TANH = 1 } graft_gate;
+
+// y = act(gate) · up per row; the result goes to `quantised` (if not NULL) and to `y` (if not NULL; may alias gate).
+typedef struct {
+    const float *gate, *up;
+    float *y;
+    uint8_t *quantised;
+    int64_t stride, y_stride, quantised_stride, width;
+    int32_t activation;
+} graft_gated;
+
+// y = x / sqrt(mean(x²) + eps) · weight per row; the result goes to `quantised` and/or `y` as above. With `residual` the
+// normalised row is added to it instead (gemma's post-norms): residual += norm(x).
+typedef struct {
+    const float *x;
+    const float *weight;  // [width]; NULL: no norm, x is only quantised
+    float *y;
+    float *residual;
+    uint8_t *quantised;
+    int64_t x_stride, y_stride, residual_stride, quantised_stride, width;
+    float eps;
+} graft_norm;
+
+// ------------------------------------------------------------------------------------------------- embedding, rotary tables
+
+// A pool job does items begin … end of the work that `context` describes.
+typedef void (*graft_job)(void *context, size_t begin, size_t end, int thread);
+
+// x [i][width] = table[tokens[i]] · scale
+typedef struct {
+    graft_panels table;
+    const int32_t *tokens;
+    float *x;
+    int64_t width;
+    float scale;
+} graft_embed;
+
+void graft_embed_rows(void *context, size_t begin, size_t end, int thread);
+
+// cos, sin [i][pairs] of positions[i] · inverse_frequencies[j], all in float32
+typedef struct {
+    const int32_t *positions;
+    const float *inverse_frequencies;
+    float *cos, *sin;
+    int64_t pairs;
+} graft_rope_table;
+
+void graft_rope_table_rows(void *context, size_t begin, size_t end, int thread);
+
+// ------------------------------------------------------------------------------------------------------------- variants
+
+// One instruction set's kernels.
+typedef struct {
+    const char *name;         // avx512, avx2vnni, avx2, generic
+    graft_job matmul;         // graft_matmul, items are units
+    graft_job attention;      // graft_attention, items are tiles × kv heads (tile major)
+    graft_job rope_write;     // graft_rope_write, items are rows
+    graft_job gated;          // graft_gated, items are rows
+    graft_job norm;           // graft_norm, items are rows
+    void (*quantize_row)(const float *x, int64_t cols, uint8_t *row);
+    // v [cols][16] = the float32 values of columns begin … end of one panel: bit for bit the GGUF dequantisation.
+    void (*expand_panel)(const graft_panels *panels, int64_t panel, int64_t begin, int64_t end, float *v);
+    // the integer dot products of one panel with one quantised row, per block of 32 (or 16): for tests of the integer arithmetic
+    void (*panel_dots)(const graft_panels *panels, int64_t panel, const uint8_t *row, int32_t *dots);
+} graft_kernels;
+
+// The best variant this machine can run, or the one named by `forced` (NULL or "" means the best). NULL if `forced` is unknown or
+// cannot run here.
+const graft_kernels *graft_kernels_select(const char *forced);
+// The i-th variant this machine can run, best first; NULL past the end.
+const graft_kernels *graft_kernels_available(int i);
+
+// One row of the matrix as float32: an embedding look-up. dst [cols].
+void graft_panels_row(const graft_panels *panels, int64_t row, float *dst);
+
+// ------------------------------------------------------------------------------------------------------------------ pool
+
+typedef struct graft_pool graft_pool;
+
+// A pool of `threads` threads, the caller of graft_pool_run being the first of them. NULL if a thread cannot be made.
+graft_pool *graft_pool_create(int threads);
+void graft_pool_destroy(graft_pool *pool);
+int graft_pool_threads(const graft_pool *pool);
+// Processors that this process may use: an affinity mask may hide some.
+int graft_processor_count(void);
+// Runs job over items 0 … count in chunks of `grain`, claimed by whichever thread is free; returns when all are done.
+// One caller at a time.
+void graft_pool_run(graft_pool *pool, graft_job job, void *context, size_t count, size_t grain);
+
+#endif

@@ -1,0 +1,89 @@
+// What every variant of the kernels shares: the predicates on panel kinds and the scalar definitions of stored values.
+#ifndef GRAFT_PANELS_H
+#define GRAFT_PANELS_H
+
+#include "graft_kernels.h"
+
+#include <string.h>
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+ALWAYS_INLINE int panel_is_w4(int kind) { return kind <= GRAFT_PANEL_W4_K_MIN; }
+ALWAYS_INLINE int panel_is_float(int kind) { return kind >= GRAFT_PANEL_F16; }
+ALWAYS_INLINE int panel_is_k16(int kind) { return kind == GRAFT_PANEL_W8_K16 || kind == GRAFT_PANEL_W8_K16_MIN; }
+ALWAYS_INLINE int panel_is_k(int kind) { return kind == GRAFT_PANEL_W4_K_MIN || kind == GRAFT_PANEL_W8_K_MIN || panel_is_k16(kind); }
+ALWAYS_INLINE int panel_has_min(int kind) {
+    return kind == GRAFT_PANEL_W4_HALF_MIN || kind == GRAFT_PANEL_W8_HALF_MIN || kind == GRAFT_PANEL_W4_K_MIN || kind == GRAFT_PANEL_W8_K_MIN ||
+           kind == GRAFT_PANEL_W8_K16_MIN;
+}
+ALWAYS_INLINE int panel_sub_block(int kind) { return panel_is_k16(kind) ? 16 : 32; }
+
+ALWAYS_INLINE float float_of_bits(uint32_t bits) {
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+
+ALWAYS_INLINE uint32_t bits_of_float(float f) {
+    uint32_t bits;
+    memcpy(&bits, &f, 4);
+    return bits;
+}
+
+ALWAYS_INLINE float half_to_float(uint16_t h) {
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, exponent = h >> 10 & 31, fraction = h & 1023;
+    if (exponent == 31) return float_of_bits(sign | 0x7f800000 | fraction << 13);
+    if (exponent != 0) return float_of_bits(sign | (exponent + 112) << 23 | fraction << 13);
+    float magnitude = (float)fraction * 0x1p-24f;
+    return sign ? -magnitude : magnitude;
+}
+
+// Round to nearest, ties to even.
+ALWAYS_INLINE uint16_t float_to_half(float f) {
+    uint32_t bits = bits_of_float(f), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000) return (uint16_t)(sign | 0x7e00);
+    if (magnitude >= 0x477ff000) return (uint16_t)(sign | 0x7c00);
+    if (magnitude < 0x38800000) {
+        // Subnormal halves are multiples of 2⁻²⁴: adding 0.5 lets the float unit round at that place.
+        uint32_t rounded = bits_of_float(float_of_bits(magnitude) + 0.5f) - 0x3f000000;
+        return (uint16_t)(sign | rounded);
+    }
+    uint32_t odd = magnitude >> 13 & 1;
+    return (uint16_t)(sign | (magnitude - 0x38000000 + 0xfff + odd) >> 13);
+}
+
+ALWAYS_INLINE int panel_quant(const graft_panels *p, const uint8_t *panel, int r, int64_t k) {
+    if (!panel_is_w4(p->kind)) return panel[p->quants + k / 4 * 64 + r * 4 + k % 4];
+    uint8_t pair = panel[p->quants + k / 8 * 64 + r * 4 + k % 4];
+    return k % 8 < 4 ? pair & 15 : pair >> 4;
+}
+
+// Scale and offset of column k: v = scale · (u - zero) + offset, each product and sum rounded as the format's definition rounds it.
+ALWAYS_INLINE void panel_scale(const graft_panels *p, const uint8_t *panel, int r, int64_t k, float *scale, float *offset) {
+    const uint16_t *d = (const uint16_t *)(panel + p->scale), *m = (const uint16_t *)(panel + p->minimum);
+    *offset = 0;
+    if (!panel_is_k(p->kind)) {
+        *scale = half_to_float(d[k / 32 * 16 + r]);
+        if (panel_has_min(p->kind)) *offset = half_to_float(m[k / 32 * 16 + r]);
+        return;
+    }
+    int64_t sub = k / panel_sub_block(p->kind) * 16 + r;
+    uint8_t s = panel[p->sub_scale + sub];
+    *scale = half_to_float(d[k / 256 * 16 + r]) * (p->kind == GRAFT_PANEL_W8_K16 ? (float)(int8_t)s : (float)s);
+    if (panel_has_min(p->kind)) *offset = -(half_to_float(m[k / 256 * 16 + r]) * (float)panel[p->sub_min + sub]);
+}
+
+ALWAYS_INLINE float panel_value(const graft_panels *p, const uint8_t *panel, int r, int64_t k) {
+    if (p->kind == GRAFT_PANEL_F32) return ((const float *)panel)[k * 16 + r];
+    if (p->kind == GRAFT_PANEL_F16) return half_to_float(((const uint16_t *)panel)[k * 16 + r]);
+    if (p->kind == GRAFT_PANEL_BF16) return float_of_bits((uint32_t)((const uint16_t *)panel)[k * 16 + r] << 16);
+    float scale, offset;
+    panel_scale(p, panel, r, k, &scale, &offset);
+    float value = scale * (float)(panel_quant(p, panel, r, k) - p->zero);
+    return panel_has_min(p->kind) ? value + offset : value;
+}
+
+ALWAYS_INLINE int64_t panel_count(const graft_panels *p) { return (p->rows + GRAFT_PANEL_ROWS - 1) / GRAFT_PANEL_ROWS; }
+ALWAYS_INLINE int64_t matmul_part_units(const graft_matmul_part *part) { return (panel_count(&part->weights) + 1) / 2; }
+
+#endif

@@ -1,0 +1,628 @@
+// One variant's kernels. Each variant's source file sets its target features, defines VARIANT (a name prefix), load_half16,
+// store_half16 and the quantised tile, and includes this file: the float kernels are written once, in clang's vector extension, and
+// compile to 512-bit, 256-bit or scalar code with the same operations in the same order.
+#ifndef VARIANT
+#error "include through a variant's source file"
+#endif
+
+// Vectors wider than the target's registers are split by the compiler; nothing here crosses a call that is not inlined.
+#pragma clang diagnostic ignored "-Wpsabi"
+
+#define JOIN2(a, b) a##_##b
+#define JOIN(a, b) JOIN2(a, b)
+#define NAME(x) JOIN(VARIANT, x)
+
+#include <math.h>
+
+typedef float v16f __attribute__((vector_size(64)));
+typedef float v8f __attribute__((vector_size(32)));
+typedef int32_t v16i __attribute__((vector_size(64)));
+typedef int8_t v16b __attribute__((vector_size(16)));
+typedef uint8_t v16u __attribute__((vector_size(16)));
+
+ALWAYS_INLINE v16f load16(const float *p) {
+    v16f v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+ALWAYS_INLINE void store16(float *p, v16f v) { memcpy(p, &v, sizeof v); }
+
+ALWAYS_INLINE v16f splat(float x) { return (v16f){x, x, x, x, x, x, x, x, x, x, x, x, x, x, x, x}; }
+
+ALWAYS_INLINE v16f fma16(v16f a, v16f b, v16f c) { return __builtin_elementwise_fma(a, b, c); }
+
+ALWAYS_INLINE v16f max16(v16f a, v16f b) { return __builtin_elementwise_max(a, b); }
+
+// Lanes are added as a fixed tree: i with i + 8, then i + 4, i + 2, i + 1.
+ALWAYS_INLINE float sum_lanes(v16f v) {
+    float lane[16];
+    memcpy(lane, &v, sizeof v);
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] = lane[i] + lane[i + half];
+    return lane[0];
+}
+
+ALWAYS_INLINE float max_lanes(v16f v) {
+    float lane[16];
+    memcpy(lane, &v, sizeof v);
+    for (int half = 8; half > 0; half /= 2)
+        for (int i = 0; i < half; i++) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
+    return lane[0];
+}
+
+// eˣ, relative error below 2e-7; 0 below -87.3 (so that masked keys weigh nothing), capped above 88.
+// x = n ln 2 + r with |r| ≤ ln 2 / 2; a degree-6 polynomial in r, scaled by 2ⁿ.
+ALWAYS_INLINE v16f exp16(v16f x) {
+    const v16f shift = splat(12582912.0f);  // 1.5 · 2²³: adding it rounds to an integer
+    v16i tiny = x < splat(-87.3f);
+    x = max16(__builtin_elementwise_min(x, splat(88.0f)), splat(-87.3f));
+    v16f n = fma16(x, splat(0x1.715476p+0f), shift) - shift;
+    v16f r = fma16(n, splat(-0x1.62e400p-1f), x);
+    r = fma16(n, splat(-0x1.7f7d1cp-20f), r);
+    v16f p = fma16(r, splat(0x1.6c16c2p-10f), splat(0x1.111112p-7f));
+    p = fma16(p, r, splat(0x1.555556p-5f));
+    p = fma16(p, r, splat(0x1.555556p-3f));
+    p = fma16(p, r, splat(0.5f));
+    p = fma16(p, r, splat(1.0f));
+    p = fma16(p, r, splat(1.0f));
+    v16i bits;
+    memcpy(&bits, &p, sizeof p);
+    bits += __builtin_convertvector(n, v16i) << 23;
+    bits &= ~tiny;
+    memcpy(&p, &bits, sizeof p);
+    return p;
+}
+
+ALWAYS_INLINE float exp1(float x) { return exp16(splat(x))[0]; }
+
+// ------------------------------------------------------------------------------------------------------------ expansion
+
+// Scales and offsets of the 16 rows for the block of columns that holds k.
+ALWAYS_INLINE void panel_scales16(const int kind, const graft_panels *p, const uint8_t *panel, int64_t k, v16f *scale, v16f *offset) {
+    const uint16_t *d = (const uint16_t *)(panel + p->scale), *m = (const uint16_t *)(panel + p->minimum);
+    *offset = splat(0);
+    if (!panel_is_k(kind)) {
+        *scale = load_half16(d + k / 32 * 16);
+        if (panel_has_min(kind)) *offset = load_half16(m + k / 32 * 16);
+        return;
+    }
+    int64_t sub = k / panel_sub_block(kind) * 16;
+    if (kind == GRAFT_PANEL_W8_K16) {
+        v16b s;
+        memcpy(&s, panel + p->sub_scale + sub, sizeof s);
+        *scale = load_half16(d + k / 256 * 16) * __builtin_convertvector(__builtin_convertvector(s, v16i), v16f);
+    } else {
+        v16u s;
+        memcpy(&s, panel + p->sub_scale + sub, sizeof s);
+        *scale = load_half16(d + k / 256 * 16) * __builtin_convertvector(__builtin_convertvector(s, v16i), v16f);
+    }
+    if (panel_has_min(kind)) {
+        v16u s;
+        memcpy(&s, panel + p->sub_min + sub, sizeof s);
+        *offset = -(load_half16(m + k / 256 * 16) * __builtin_convertvector(__builtin_convertvector(s, v16i), v16f));
+    }
+}
+
+// Columns begin … end of one panel of a quantised kind; both are multiples of 16.
+ALWAYS_INLINE void expand_quantised(const int kind, const graft_panels *p, const uint8_t *panel, int64_t begin, int64_t end, float *v) {
+    const v16i zero = (v16i)((v16i){} + p->zero), low_nibble = (v16i){} + 15, byte = (v16i){} + 255;
+    for (int64_t k = begin; k < end; k += 16) {
+        v16f scale, offset;
+        panel_scales16(kind, p, panel, k, &scale, &offset);
+        for (int64_t g = k; g < k + 16; g += 4, v += 64) {
+            v16i word;
+            memcpy(&word, panel + p->quants + (panel_is_w4(kind) ? g / 8 * 64 : g / 4 * 64), sizeof word);
+            for (int i = 0; i < 4; i++) {
+                v16i u = panel_is_w4(kind) ? (word >> (8 * i + (g % 8 ? 4 : 0))) & low_nibble : (word >> (8 * i)) & byte;
+                v16f value = scale * __builtin_convertvector(u - zero, v16f);
+                store16(v + 16 * i, panel_has_min(kind) ? value + offset : value);
+            }
+        }
+    }
+}
+
+static void NAME(expand_panel)(const graft_panels *p, int64_t index, int64_t begin, int64_t end, float *v) {
+    const uint8_t *panel = p->data + index * p->panel_bytes;
+    switch (p->kind) {
+#define EXPAND(kind) \
+    case kind: expand_quantised(kind, p, panel, begin, end, v); break;
+        EXPAND(GRAFT_PANEL_W4_HALF)
+        EXPAND(GRAFT_PANEL_W4_HALF_MIN)
+        EXPAND(GRAFT_PANEL_W4_K_MIN)
+        EXPAND(GRAFT_PANEL_W8_HALF)
+        EXPAND(GRAFT_PANEL_W8_HALF_MIN)
+        EXPAND(GRAFT_PANEL_W8_K_MIN)
+        EXPAND(GRAFT_PANEL_W8_K16)
+        EXPAND(GRAFT_PANEL_W8_K16_MIN)
+#undef EXPAND
+    case GRAFT_PANEL_F16:
+        for (int64_t k = begin; k < end; k++, v += 16) store16(v, load_half16((const uint16_t *)panel + k * 16));
+        break;
+    case GRAFT_PANEL_BF16:
+        for (int64_t k = begin; k < end; k++)
+            for (int r = 0; r < 16; r++) *v++ = float_of_bits((uint32_t)((const uint16_t *)panel)[k * 16 + r] << 16);
+        break;
+    default: memcpy(v, (const float *)panel + begin * 16, (size_t)(end - begin) * 64);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- matmul
+
+ALWAYS_INLINE void store_panel_result(const graft_matmul_part *part, int accumulate, int64_t panel, int64_t token, v16f sum) {
+    const int64_t row = panel * GRAFT_PANEL_ROWS, left = part->weights.rows - row;
+    float *y = part->y + token * part->ldy + row;
+    if (left >= GRAFT_PANEL_ROWS) {
+        if (part->bias) sum = sum + load16(part->bias + row);
+        store16(y, accumulate ? load16(y) + sum : sum);
+        return;
+    }
+    for (int64_t i = 0; i < left; i++) {
+        float value = part->bias ? sum[i] + part->bias[row + i] : sum[i];
+        y[i] = accumulate ? y[i] + value : value;
+    }
+}
+
+enum { FLOAT_SLAB = 128, FLOAT_TOKENS = 8 };
+
+// Float32 rows against one panel: each output is four running sums over k mod 4, added as (0 + 1) + (2 + 3).
+ALWAYS_INLINE void float_tile(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, const int tokens) {
+    const int64_t cols = part->weights.cols;
+    _Alignas(64) float slab[FLOAT_SLAB * 16];
+    v16f sum[FLOAT_TOKENS][4] = {};
+    const float *x[FLOAT_TOKENS];
+    for (int t = 0; t < tokens; t++) x[t] = (const float *)((const uint8_t *)m->x + (token + t) * m->x_stride);
+    for (int64_t begin = 0; begin < cols; begin += FLOAT_SLAB) {
+        const int64_t end = begin + FLOAT_SLAB < cols ? begin + FLOAT_SLAB : cols;
+        NAME(expand_panel)(&part->weights, panel, begin, end, slab);
+        int64_t k = begin;
+        for (; k + 4 <= end; k += 4)
+            for (int i = 0; i < 4; i++) {
+                v16f w = load16(slab + (k - begin + i) * 16);
+                for (int t = 0; t < tokens; t++) sum[t][i] = fma16(w, splat(x[t][k + i]), sum[t][i]);
+            }
+        for (; k < end; k++)
+            for (int t = 0; t < tokens; t++) sum[t][k % 4] = fma16(load16(slab + (k - begin) * 16), splat(x[t][k]), sum[t][k % 4]);
+    }
+    for (int t = 0; t < tokens; t++)
+        store_panel_result(part, m->accumulate, panel, token + t, (sum[t][0] + sum[t][1]) + (sum[t][2] + sum[t][3]));
+}
+
+static void float_panel(const graft_matmul *m, const graft_matmul_part *part, int64_t panel) {
+    int64_t t = 0;
+    for (; t + FLOAT_TOKENS <= m->tokens; t += FLOAT_TOKENS) float_tile(m, part, panel, t, FLOAT_TOKENS);
+    for (; t + 2 <= m->tokens; t += 2) float_tile(m, part, panel, t, 2);
+    for (; t < m->tokens; t++) float_tile(m, part, panel, t, 1);
+}
+
+// All tokens first … last against panels `panel` and, if count is 2, `panel + 1`.
+ALWAYS_INLINE void quantised_panels(const int kind, const graft_matmul *m, const graft_matmul_part *part, int64_t panel, const int count,
+                                    int64_t first, int64_t last) {
+    int64_t t = first;
+    if (last - first >= TILE_TOKENS) {
+        NAME(tile)(kind, m, part, panel, count, t, TILE_TOKENS, 1);
+        for (t += TILE_TOKENS; t + TILE_TOKENS <= last; t += TILE_TOKENS) NAME(tile)(kind, m, part, panel, count, t, TILE_TOKENS, 0);
+    }
+    switch (last - t) {
+#if TILE_TOKENS > 5
+    case 5: NAME(tile)(kind, m, part, panel, count, t, 5, 1); break;
+#endif
+#if TILE_TOKENS > 4
+    case 4: NAME(tile)(kind, m, part, panel, count, t, 4, 1); break;
+#endif
+#if TILE_TOKENS > 3
+    case 3: NAME(tile)(kind, m, part, panel, count, t, 3, 1); break;
+#endif
+#if TILE_TOKENS > 2
+    case 2: NAME(tile)(kind, m, part, panel, count, t, 2, 1); break;
+#endif
+#if TILE_TOKENS > 1
+    case 1:
+        // One row is bound by memory: panel after panel, so that the weights are one stream.
+        for (int i = 0; i < count; i++) NAME(tile)(kind, m, part, panel + i, 1, t, 1, 1);
+        break;
+#endif
+    default: break;
+    }
+}
+
+#define KIND_PANELS(kind)                                                                                                            \
+    static __attribute__((noinline)) void NAME(panels_##kind)(const graft_matmul *m, const graft_matmul_part *part, int64_t panel,    \
+                                                              int count, int64_t first, int64_t last) {                              \
+        if (count == 2)                                                                                                              \
+            quantised_panels(kind, m, part, panel, 2, first, last);                                                                  \
+        else                                                                                                                         \
+            quantised_panels(kind, m, part, panel, 1, first, last);                                                                  \
+    }
+KIND_PANELS(GRAFT_PANEL_W4_HALF)
+KIND_PANELS(GRAFT_PANEL_W4_HALF_MIN)
+KIND_PANELS(GRAFT_PANEL_W4_K_MIN)
+KIND_PANELS(GRAFT_PANEL_W8_HALF)
+KIND_PANELS(GRAFT_PANEL_W8_HALF_MIN)
+KIND_PANELS(GRAFT_PANEL_W8_K_MIN)
+KIND_PANELS(GRAFT_PANEL_W8_K16)
+KIND_PANELS(GRAFT_PANEL_W8_K16_MIN)
+
+// Rows that stay in the second-level cache while every panel of a chunk passes over them.
+enum { TOKEN_BLOCK_BYTES = 384 * 1024 };
+
+static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
+    (void)thread;
+    const graft_matmul *m = context;
+    int64_t block = m->quantised ? TOKEN_BLOCK_BYTES / m->x_stride / TILE_TOKENS * TILE_TOKENS : m->tokens;
+    if (block < TILE_TOKENS) block = TILE_TOKENS;
+    for (int64_t first = 0; first < m->tokens; first += block) {
+        const int64_t last = first + block < m->tokens ? first + block : m->tokens;
+        int64_t base = 0;
+        for (int64_t i = 0; i < m->part_count; i++) {
+            const graft_matmul_part *part = &m->parts[i];
+            const int64_t units = matmul_part_units(part), panels = panel_count(&part->weights);
+            int64_t from = (int64_t)begin - base, to = (int64_t)end - base;
+            base += units;
+            if (from < 0) from = 0;
+            if (to > units) to = units;
+            for (int64_t u = from; u < to; u++) {
+                const int count = 2 * u + 1 < panels ? 2 : 1;
+                if (!m->quantised) {
+                    for (int j = 0; j < count; j++) float_panel(m, part, 2 * u + j);
+                    continue;
+                }
+                switch (part->weights.kind) {
+#define RUN(kind) \
+    case kind: NAME(panels_##kind)(m, part, 2 * u, count, first, last); break;
+                    RUN(GRAFT_PANEL_W4_HALF)
+                    RUN(GRAFT_PANEL_W4_HALF_MIN)
+                    RUN(GRAFT_PANEL_W4_K_MIN)
+                    RUN(GRAFT_PANEL_W8_HALF)
+                    RUN(GRAFT_PANEL_W8_HALF_MIN)
+                    RUN(GRAFT_PANEL_W8_K_MIN)
+                    RUN(GRAFT_PANEL_W8_K16)
+                    RUN(GRAFT_PANEL_W8_K16_MIN)
+#undef RUN
+                default: break;
+                }
+            }
+        }
+        if (!m->quantised) break;
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- quantisation
+
+static void NAME(quantize_row)(const float *x, int64_t cols, uint8_t *row) {
+    const graft_activation_layout a = graft_activation_layout_for(cols);
+    float *d = (float *)(row + a.d), *ds32 = (float *)(row + a.ds32), *ds16 = (float *)(row + a.ds16);
+    int32_t *s32 = (int32_t *)(row + a.s32), *s16 = (int32_t *)(row + a.s16);
+    const v16f shift = splat(12582912.0f);
+    v16i shift_bits;
+    memcpy(&shift_bits, &shift, sizeof shift);
+    for (int64_t b = 0; b < cols / 32; b++) {
+        v16f half[2] = {load16(x + 32 * b), load16(x + 32 * b + 16)};
+        const float largest = max_lanes(max16(__builtin_elementwise_abs(half[0]), __builtin_elementwise_abs(half[1])));
+        const float scale = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0;
+        d[b] = scale;
+        for (int h = 0; h < 2; h++) {
+            // Adding 1.5 · 2²³ leaves the rounded integer in the low bits of the float.
+            v16f rounded = half[h] * splat(inverse) + shift;
+            v16i q;
+            memcpy(&q, &rounded, sizeof q);
+            q -= shift_bits;
+            v16b bytes = __builtin_convertvector(q, v16b);
+            memcpy(row + 32 * b + 16 * h, &bytes, sizeof bytes);
+            const int32_t sum = __builtin_reduce_add(q);
+            s16[2 * b + h] = sum;
+            ds16[2 * b + h] = scale * (float)sum;
+        }
+        s32[b] = s16[2 * b] + s16[2 * b + 1];
+        ds32[b] = scale * (float)s32[b];
+    }
+}
+
+static float mean_of_squares(const float *x, int64_t n) {
+    v16f sum = {};
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) sum = fma16(load16(x + i), load16(x + i), sum);
+    float total = sum_lanes(sum);
+    for (; i < n; i++) total = fmaf(x[i], x[i], total);
+    return total / (float)n;
+}
+
+// y = x · factor · weight
+ALWAYS_INLINE void scale_row(const float *x, float factor, const float *weight, int64_t n, float *y) {
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) store16(y + i, load16(x + i) * splat(factor) * load16(weight + i));
+    for (; i < n; i++) y[i] = x[i] * factor * weight[i];
+}
+
+static void NAME(norm)(void *context, size_t begin, size_t end, int thread) {
+    (void)thread;
+    const graft_norm *a = context;
+    for (int64_t r = (int64_t)begin; r < (int64_t)end; r++) {
+        const float *x = (const float *)((const uint8_t *)a->x + r * a->x_stride);
+        float *y = a->y ? (float *)((uint8_t *)a->y + r * a->y_stride) : NULL;
+        const float *result = x;
+        if (a->weight) {
+            const float factor = 1.0f / sqrtf(mean_of_squares(x, a->width) + a->eps);
+            scale_row(x, factor, a->weight, a->width, y);
+            result = y;
+        }
+        if (a->residual) {
+            float *to = (float *)((uint8_t *)a->residual + r * a->residual_stride);
+            for (int64_t i = 0; i < a->width; i++) to[i] = to[i] + result[i];
+        }
+        if (a->quantised) NAME(quantize_row)(result, a->width, a->quantised + r * a->quantised_stride);
+    }
+}
+
+// silu(x) = x / (1 + e⁻ˣ); gelu(x) ≈ x / (1 + e⁻²ᵘ), u = √(2/π) (x + 0.044715 x³), which is the tanh form.
+ALWAYS_INLINE v16f activate(const int activation, v16f x) {
+    v16f z = -x;
+    if (activation == GRAFT_GELU_TANH) {
+        v16f cubic = fma16(x * x * x, splat(0.044715f), x);
+        z = cubic * splat(-1.5957691216057308f);
+    }
+    return x / (splat(1.0f) + exp16(z));
+}
+
+static void NAME(gated)(void *context, size_t begin, size_t end, int thread) {
+    (void)thread;
+    const graft_gated *a = context;
+    for (int64_t r = (int64_t)begin; r < (int64_t)end; r++) {
+        const float *gate = (const float *)((const uint8_t *)a->gate + r * a->stride), *up = (const float *)((const uint8_t *)a->up + r * a->stride);
+        float *y = (float *)((uint8_t *)a->y + r * a->y_stride);
+        int64_t i = 0;
+        for (; i + 16 <= a->width; i += 16) {
+            v16f g = load16(gate + i);
+            g = a->activation == GRAFT_SILU ? activate(GRAFT_SILU, g) : activate(GRAFT_GELU_TANH, g);
+            store16(y + i, g * load16(up + i));
+        }
+        for (; i < a->width; i++) {
+            v16f g = splat(gate[i]);
+            g = a->activation == GRAFT_SILU ? activate(GRAFT_SILU, g) : activate(GRAFT_GELU_TANH, g);
+            y[i] = g[0] * up[i];
+        }
+        if (a->quantised) NAME(quantize_row)(y, a->width, a->quantised + r * a->quantised_stride);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- rotary and cache write
+
+// (x, y) → (x cos - y sin, y cos + x sin) for every pair of a head.
+ALWAYS_INLINE void rotate_head(float *x, const float *cos, const float *sin, int pairs, const int style) {
+    int j = 0;
+    if (style == GRAFT_ROPE_HALVES) {
+        for (; j + 16 <= pairs; j += 16) {
+            v16f a = load16(x + j), b = load16(x + pairs + j), c = load16(cos + j), s = load16(sin + j);
+            store16(x + j, fma16(-b, s, a * c));
+            store16(x + pairs + j, fma16(a, s, b * c));
+        }
+        for (; j < pairs; j++) {
+            float a = x[j], b = x[pairs + j];
+            x[j] = fmaf(-b, sin[j], a * cos[j]);
+            x[pairs + j] = fmaf(a, sin[j], b * cos[j]);
+        }
+        return;
+    }
+    const v16f sign = {-1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1};
+    for (; j + 8 <= pairs; j += 8) {
+        v8f c8, s8;
+        memcpy(&c8, cos + j, sizeof c8);
+        memcpy(&s8, sin + j, sizeof s8);
+        v16f a = load16(x + 2 * j);
+        v16f swapped = __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+        v16f c = __builtin_shufflevector(c8, c8, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+        v16f s = __builtin_shufflevector(s8, s8, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+        store16(x + 2 * j, fma16(swapped * sign, s, a * c));
+    }
+    for (; j < pairs; j++) {
+        float a = x[2 * j], b = x[2 * j + 1];
+        x[2 * j] = fmaf(-b, sin[j], a * cos[j]);
+        x[2 * j + 1] = fmaf(a, sin[j], b * cos[j]);
+    }
+}
+
+ALWAYS_INLINE void prepare_head(const graft_rope_write *a, float *x, const float *norm, int64_t r) {
+    const int pairs = a->rotary_dim / 2;
+    if (norm) scale_row(x, 1.0f / sqrtf(mean_of_squares(x, a->layout.head_dim) + a->eps), norm, a->layout.head_dim, x);
+    if (a->style == GRAFT_ROPE_HALVES)
+        rotate_head(x, a->cos + r * pairs, a->sin + r * pairs, pairs, GRAFT_ROPE_HALVES);
+    else
+        rotate_head(x, a->cos + r * pairs, a->sin + r * pairs, pairs, GRAFT_ROPE_INTERLEAVED);
+}
+
+// One head's vector into the cache as 8-bit integers: returns the scale.
+ALWAYS_INLINE float cache_int8(const float *x, int n, int8_t *to, int step) {
+    float largest = 0;
+    for (int i = 0; i < n; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+    const float inverse = largest > 0 ? 127.0f / largest : 0;
+    for (int i = 0; i < n; i++) to[i * step] = (int8_t)lrintf(x[i] * inverse);
+    return largest / 127.0f;
+}
+
+static void NAME(rope_write)(void *context, size_t begin, size_t end, int thread) {
+    (void)thread;
+    const graft_rope_write *a = context;
+    const int dim = a->layout.head_dim, kv_heads = a->layout.kv_heads;
+    for (int64_t r = (int64_t)begin; r < (int64_t)end; r++) {
+        float *q = (float *)((uint8_t *)a->q + r * a->q_stride), *k = (float *)((uint8_t *)a->k + r * a->k_stride);
+        const float *v = (const float *)((const uint8_t *)a->v + r * a->v_stride);
+        for (int h = 0; h < a->heads; h++) prepare_head(a, q + h * dim, a->q_norm, r);
+        for (int h = 0; h < kv_heads; h++) prepare_head(a, k + h * dim, a->k_norm, r);
+        uint8_t *block = a->cache + a->slots[r] / GRAFT_KV_BLOCK * a->block_stride;
+        const int64_t place = a->slots[r] % GRAFT_KV_BLOCK;
+        for (int h = 0; h < kv_heads; h++) {
+            const int64_t key = (int64_t)h * dim * GRAFT_KV_BLOCK + place, value = ((int64_t)h * GRAFT_KV_BLOCK + place) * dim;
+            const float *kh = k + h * dim, *vh = v + h * dim;
+            if (a->layout.type == GRAFT_KV_F32) {
+                float *keys = (float *)block + key, *values = (float *)(block + a->layout.values) + value;
+                for (int i = 0; i < dim; i++) keys[i * GRAFT_KV_BLOCK] = kh[i], values[i] = vh[i];
+            } else if (a->layout.type == GRAFT_KV_F16) {
+                uint16_t *keys = (uint16_t *)block + key, *values = (uint16_t *)(block + a->layout.values) + value;
+                int i = 0;
+                for (; i + 16 <= dim; i += 16) {
+                    uint16_t halves[16];
+                    store_half16(halves, load16(kh + i));
+                    for (int j = 0; j < 16; j++) keys[(i + j) * GRAFT_KV_BLOCK] = halves[j];
+                    store_half16(values + i, load16(vh + i));
+                }
+                for (; i < dim; i++) keys[i * GRAFT_KV_BLOCK] = float_to_half(kh[i]), values[i] = float_to_half(vh[i]);
+            } else {
+                float *key_scales = (float *)(block + a->layout.key_scales), *value_scales = (float *)(block + a->layout.value_scales);
+                key_scales[h * GRAFT_KV_BLOCK + place] = cache_int8(kh, dim, (int8_t *)block + key, GRAFT_KV_BLOCK);
+                value_scales[h * GRAFT_KV_BLOCK + place] = cache_int8(vh, dim, (int8_t *)(block + a->layout.values) + value, 1);
+            }
+        }
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------------- attention
+
+ALWAYS_INLINE v16f load_cached(const int type, const uint8_t *base, int64_t index) {
+    if (type == GRAFT_KV_F32) return load16((const float *)base + index);
+    if (type == GRAFT_KV_F16) return load_half16((const uint16_t *)base + index);
+    v16b bytes;
+    memcpy(&bytes, base + index, sizeof bytes);
+    return __builtin_convertvector(__builtin_convertvector(bytes, v16i), v16f);
+}
+
+typedef struct {
+    float m[GRAFT_ATTENTION_ROWS], l[GRAFT_ATTENTION_ROWS];
+    int64_t position[GRAFT_ATTENTION_ROWS];
+    const float *q[GRAFT_ATTENTION_ROWS];
+    _Alignas(64) float o[GRAFT_ATTENTION_ROWS][GRAFT_MAX_HEAD_DIM];
+} attention_state;
+
+enum { ROW_GROUP = 4 };
+
+// o[row] += Σ p[row][key] · V[key] over `vectors` × 16 components from `component`.
+ALWAYS_INLINE void weigh_values(const int type, const int vectors, const uint8_t *values, int dim, int component, int keys, int rows,
+                                const float p[ROW_GROUP][32], const float *rescale, float (*o)[GRAFT_MAX_HEAD_DIM]) {
+    v16f sum[ROW_GROUP][4];
+    for (int r = 0; r < ROW_GROUP; r++)
+        for (int c = 0; c < vectors; c++) sum[r][c] = load16(o[r < rows ? r : 0] + component + 16 * c) * splat(rescale[r]);
+    for (int key = 0; key < keys; key++) {
+        v16f v[4];
+        for (int c = 0; c < vectors; c++) v[c] = load_cached(type, values, (int64_t)key * dim + component + 16 * c);
+        for (int r = 0; r < ROW_GROUP; r++)
+            for (int c = 0; c < vectors; c++) sum[r][c] = fma16(v[c], splat(p[r][key]), sum[r][c]);
+    }
+    for (int r = 0; r < rows; r++)
+        for (int c = 0; c < vectors; c++) store16(o[r] + component + 16 * c, sum[r][c]);
+}
+
+// Online softmax (Milakov and Gimelshein, arXiv 1805.02867) over blocks of 32 keys at fixed absolute positions: what a row meets,
+// and in which order, depends on its position alone.
+ALWAYS_INLINE void attend(const int type, const graft_attention *a, const graft_attention_run *run, int64_t token, int64_t tokens, int kv_head) {
+    const int dim = a->layout.head_dim, group = a->heads / a->layout.kv_heads, rows = (int)tokens * group;
+    const int64_t plane = (int64_t)kv_head * dim * GRAFT_KV_BLOCK;
+    const int element = type == GRAFT_KV_F32 ? 4 : type == GRAFT_KV_F16 ? 2 : 1;
+    attention_state s;
+    for (int r = 0; r < rows; r++) {
+        const int64_t row = run->row + token + r / group;
+        s.m[r] = -1e30f, s.l[r] = 0;
+        s.position[r] = run->position + token + r / group;
+        s.q[r] = (const float *)((const uint8_t *)a->q + row * a->q_stride) + (kv_head * group + r % group) * dim;
+        memset(s.o[r], 0, (size_t)dim * sizeof(float));
+    }
+    const int64_t last = run->position + token + tokens - 1;
+    int64_t first = a->window > 0 ? run->position + token - a->window + 1 : 0;
+    if (first < 0) first = 0;
+    const v16i lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    for (int64_t b = first / GRAFT_KV_BLOCK; b <= last / GRAFT_KV_BLOCK; b++) {
+        const uint8_t *block = a->cache + run->blocks[b] * a->block_stride;
+        const uint8_t *keys = block + plane * element, *values = block + a->layout.values + plane * element;
+        const int64_t start = b * GRAFT_KV_BLOCK;
+        const int present = last - start + 1 < GRAFT_KV_BLOCK ? (int)(last - start + 1) : GRAFT_KV_BLOCK;
+        for (int base = 0; base < rows; base += ROW_GROUP) {
+            const int count = rows - base < ROW_GROUP ? rows - base : ROW_GROUP;
+            const float *q[ROW_GROUP];
+            for (int r = 0; r < ROW_GROUP; r++) q[r] = s.q[base + (r < count ? r : 0)];
+            v16f score[ROW_GROUP][2] = {};
+            for (int i = 0; i < dim; i++) {
+                v16f k0 = load_cached(type, keys, (int64_t)i * GRAFT_KV_BLOCK), k1 = load_cached(type, keys, (int64_t)i * GRAFT_KV_BLOCK + 16);
+                for (int r = 0; r < ROW_GROUP; r++) {
+                    score[r][0] = fma16(k0, splat(q[r][i]), score[r][0]);
+                    score[r][1] = fma16(k1, splat(q[r][i]), score[r][1]);
+                }
+            }
+            float p[ROW_GROUP][32] = {}, rescale[ROW_GROUP] = {1, 1, 1, 1};
+            for (int r = 0; r < count; r++) {
+                const int state = base + r;
+                for (int h = 0; h < 2; h++) {
+                    v16f x = score[r][h] * splat(a->scale);
+                    if (type == GRAFT_KV_Q8)
+                        x = x * load16((const float *)(block + a->layout.key_scales) + kv_head * GRAFT_KV_BLOCK + 16 * h);
+                    // Key 16 h + lane is visible if it is at or before the row's position and inside the window.
+                    const int32_t limit = s.position[state] - start - 16 * h > 31 ? 31 : (int32_t)(s.position[state] - start - 16 * h);
+                    v16i hidden = lane > (v16i){} + limit;
+                    if (a->window > 0) {
+                        int64_t oldest = s.position[state] - a->window + 1 - start - 16 * h;
+                        if (oldest > 16) oldest = 16;
+                        if (oldest > 0) hidden |= lane < (v16i){} + (int32_t)oldest;
+                    }
+                    v16i bits;
+                    v16f never = splat(-INFINITY);
+                    v16i never_bits;
+                    memcpy(&bits, &x, sizeof x);
+                    memcpy(&never_bits, &never, sizeof never);
+                    bits = (bits & ~hidden) | (never_bits & hidden);
+                    memcpy(&score[r][h], &bits, sizeof bits);
+                }
+                const float highest = max_lanes(max16(score[r][0], score[r][1])), m = highest > s.m[state] ? highest : s.m[state];
+                v16f p0 = exp16(score[r][0] - splat(m)), p1 = exp16(score[r][1] - splat(m));
+                rescale[r] = exp1(s.m[state] - m);
+                s.l[state] = fmaf(s.l[state], rescale[r], sum_lanes(p0 + p1));
+                s.m[state] = m;
+                if (type == GRAFT_KV_Q8) {
+                    const float *scales = (const float *)(block + a->layout.value_scales) + kv_head * GRAFT_KV_BLOCK;
+                    p0 = p0 * load16(scales), p1 = p1 * load16(scales + 16);
+                }
+                store16(p[r], p0), store16(p[r] + 16, p1);
+            }
+            int component = 0;
+            for (; component + 64 <= dim; component += 64)
+                weigh_values(type, 4, values, dim, component, present, count, p, rescale, &s.o[base]);
+            for (; component < dim; component += 16) weigh_values(type, 1, values, dim, component, present, count, p, rescale, &s.o[base]);
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        float *out = (float *)((uint8_t *)a->out + (run->row + token + r / group) * a->out_stride) + (kv_head * group + r % group) * dim;
+        const v16f inverse = splat(1.0f / s.l[r]);
+        for (int i = 0; i < dim; i += 16) store16(out + i, load16(s.o[r] + i) * inverse);
+    }
+}
+
+static void NAME(attention)(void *context, size_t begin, size_t end, int thread) {
+    (void)thread;
+    const graft_attention *a = context;
+    const int64_t tile = graft_attention_tile_tokens(a);
+    const int kv_heads = a->layout.kv_heads;
+    int64_t base = 0;
+    for (int64_t i = 0; i < a->run_count && base < (int64_t)end; i++) {
+        const graft_attention_run *run = &a->runs[i];
+        const int64_t items = (run->count + tile - 1) / tile * kv_heads;
+        for (int64_t item = base > (int64_t)begin ? base : (int64_t)begin; item < base + items && item < (int64_t)end; item++) {
+            const int64_t token = (item - base) / kv_heads * tile, left = run->count - token;
+            const int64_t tokens = left < tile ? left : tile;
+            const int head = (int)((item - base) % kv_heads);
+            switch (a->layout.type) {
+            case GRAFT_KV_F32: attend(GRAFT_KV_F32, a, run, token, tokens, head); break;
+            case GRAFT_KV_F16: attend(GRAFT_KV_F16, a, run, token, tokens, head); break;
+            default: attend(GRAFT_KV_Q8, a, run, token, tokens, head);
+            }
+        }
+        base += items;
+    }
+}
+
+static const graft_kernels NAME(kernels) = {
+    .name = VARIANT_NAME,
+    .matmul = NAME(matmul),
+    .attention = NAME(attention),
+    .rope_write = NAME(rope_write),
+    .gated = NAME(gated),
+    .norm = NAME(norm),
+    .quantize_row = NAME(quantize_row),
+    .expand_panel = NAME(expand_panel),
+    .panel_dots = NAME(panel_dots),
+};

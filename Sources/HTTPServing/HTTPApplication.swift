@@ -1,0 +1,107 @@
+import HTTPTypes
+
+/// Names one request and its response. Ids are never reused by a server; calls with the id of an exchange that is over are ignored,
+/// so whoever answers need not know whether the client is still there.
+public struct ExchangeID: Hashable, Sendable, CustomStringConvertible {
+    let connection: UInt64
+    let sequence: UInt64
+
+    package init(connection: UInt64, sequence: UInt64) {
+        self.connection = connection
+        self.sequence = sequence
+    }
+
+    public var description: String { "\(connection)-\(sequence)" }
+}
+
+/// A whole request: head and body.
+public struct IncomingRequest: Sendable {
+    public let exchange: ExchangeID
+    /// `authority` comes from the Host field, which is not among the fields.
+    public let head: HTTPRequest
+    /// The path as it was sent, still percent-encoded, without the query.
+    public let path: String
+    /// The query's pairs, decoded, in order.
+    public let query: [(name: String, value: String)]
+    public let body: [UInt8]
+    /// The client's own x-request-id if it was acceptable, else a new one. The response carries it too.
+    public let requestID: String
+    /// When the last byte of the request was read.
+    public let receivedAt: ContinuousClock.Instant
+
+    public init(
+        exchange: ExchangeID, head: HTTPRequest, path: String, query: [(name: String, value: String)], body: [UInt8], requestID: String,
+        receivedAt: ContinuousClock.Instant
+    ) {
+        self.exchange = exchange
+        self.head = head
+        self.path = path
+        self.query = query
+        self.body = body
+        self.requestID = requestID
+        self.receivedAt = receivedAt
+    }
+}
+
+/// Why the server itself refuses a request or a connection. The application turns it into a response; the connection closes after it.
+public struct HTTPRejection: Error, Sendable, Equatable, CustomStringConvertible {
+    public enum Reason: Sendable, Equatable, CaseIterable {
+        /// Not HTTP/1, or ambiguous.
+        case malformed
+        case targetTooLong
+        case headersTooLarge
+        case bodyTooLarge
+        case unsupportedVersion
+        case unsupportedTransferCoding
+        case expectationFailed
+        /// The Host is none of the allowed ones.
+        case misdirected
+        /// The head did not come in time.
+        case headerTimeout
+        /// The body did not come in time.
+        case bodyTimeout
+        /// As many connections are open as may be.
+        case tooManyConnections
+    }
+
+    public let reason: Reason
+    /// For people: what was found and what was expected. Holds nothing of the request but numbers.
+    public let message: String
+
+    public init(_ reason: Reason, _ message: String) {
+        self.reason = reason
+        self.message = message
+    }
+
+    public var description: String { message }
+}
+
+/// The application's word on a request of which only the head is known.
+public enum HTTPAdmission: Sendable {
+    /// Read the body, up to `bodyLimit` bytes; nil means the configuration's limit.
+    case accept(bodyLimit: Int?)
+    /// Answer now and do not read the body.
+    case refuse(HTTPResponse, body: [UInt8])
+}
+
+/// What serves requests. All calls but the last come on the server's actor and must not block; none may be missing an answer:
+/// each handled exchange ends with `respond` or `finish`, or with `exchangeClosed`.
+public protocol HTTPApplication: AnyObject, Sendable {
+    /// Only the head has come. Refusing here (for example an upload without a valid key) spares the body, and a client that
+    /// asked with `Expect: 100-continue` does not even send it.
+    func admit(_ head: HTTPRequest, path: String, on server: isolated HTTPServer) -> HTTPAdmission
+    /// A request is complete. Answer now or later.
+    func handle(_ request: IncomingRequest, on server: isolated HTTPServer)
+    /// The client went away before the response was finished. Nothing more can be sent.
+    func exchangeClosed(_ exchange: ExchangeID, on server: isolated HTTPServer)
+    /// The bytes that the client has not taken rose above the watermark (true), or fell below half of it (false). Stop producing in between.
+    func exchange(_ exchange: ExchangeID, isCongested: Bool, on server: isolated HTTPServer)
+    /// The response for a request that the server refuses. May be called on any thread.
+    func response(to rejection: HTTPRejection) -> (HTTPResponse, [UInt8])
+}
+
+extension HTTPApplication {
+    public func admit(_ head: HTTPRequest, path: String, on server: isolated HTTPServer) -> HTTPAdmission {
+        .accept(bodyLimit: nil)
+    }
+}

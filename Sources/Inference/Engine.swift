@@ -1,0 +1,470 @@
+import Executors
+import Kernels
+import Modeling
+import Synchronization
+import Tokenization
+
+public struct EngineConfiguration: Sendable {
+    /// Positions of one sequence; the model's trained context at most.
+    public var contextLength: Int
+    /// Sequences that run at once, and those that may wait.
+    public var maxSequences = 16
+    public var maxQueued = 256
+    /// Bytes of keys and values, all sequences together.
+    public var cacheBytes: Int
+    public var numerics = Numerics.fast
+    public var cachePrecision = KVCache.Precision.float16
+    /// The most rows of a step.
+    public var maxRowsPerStep = 512
+    /// How long a step may take, in seconds: the row budget follows the speed that is measured, so that a cancellation is never far away.
+    public var stepTarget = 0.18
+    /// How long a step that also decodes may take: the gap that streaming clients see while somebody's prompt is read.
+    public var decodeStepTarget = 0.09
+
+    public init(contextLength: Int, cacheBytes: Int) {
+        self.contextLength = contextLength
+        self.cacheBytes = cacheBytes
+    }
+}
+
+/// The inference engine: an actor on a thread of its own whose loop is schedule → forward → sample → deliver → `Task.yield()`. That one
+/// suspension point means that everything from outside lands between two steps. Without work the loop ends; the next request starts it.
+///
+/// `submit`, `cancel` and `setPaused` may be called from any thread: they leave a command in a mailbox, in order, and never wait for a step.
+public actor Engine: GenerationService {
+    private enum Command {
+        case submit(GenerationRequest, SequenceID, any GenerationSink)
+        case cancel(SequenceID)
+        case pause(SequenceID, Bool)
+    }
+
+    private struct Mailbox {
+        var commands: [Command] = []
+        var isLoopRunning = false
+        var isStopping = false
+        /// Sequences that the scheduler holds, as of the last step, and submissions on their way.
+        var held = 0, submitted = 0
+        var statistics = EngineStatistics()
+    }
+
+    /// What a running or waiting sequence needs beside the scheduler's state.
+    private struct Active {
+        let request: GenerationRequest
+        let sink: any GenerationSink
+        var sampler: Sampler
+        var characters = UTF8Assembler()
+        var stops: StopMatcher
+        var promptLogprobs: [TokenLogprobs?] = []
+    }
+
+    /// Working memory of one sampling thread.
+    private final class SamplingLane {
+        var scratch: SamplerScratch
+        init(vocabularySize: Int) { scratch = SamplerScratch(vocabularySize: vocabularySize) }
+    }
+
+    /// What sampling made of one row.
+    private enum Sampled {
+        case token(Int32, TokenLogprobs?)
+        case failed(InferenceError)
+    }
+
+    public nonisolated let limits: GenerationLimits
+    public nonisolated let schedulerConfiguration: SchedulerConfiguration
+    private nonisolated let executor: ThreadExecutor
+    private nonisolated let mailbox = Mutex(Mailbox())
+
+    private let configuration: EngineConfiguration
+    private let tokenizer: Tokenizer
+    private let baseDigest: String
+    private let pool: ComputePool
+    private let forward: ForwardPass
+    private let lanes: [SamplingLane]
+    private var scheduler: Scheduler
+    private var active: [SequenceID: Active] = [:]
+    /// Seconds per prefill row, a moving average.
+    private var secondsPerRow = 0.0
+
+    public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    /// - Parameters:
+    ///   - pool: from now on the engine's alone.
+    ///   - baseDigest: names the base model in the keys of cached blocks.
+    /// - Throws: `KernelError` if the memory cannot be had.
+    public init(
+        model: LanguageModel, tokenizer: Tokenizer, configuration: EngineConfiguration, baseDigest: String, variant: KernelVariant, pool: ComputePool
+    ) throws(KernelError) {
+        let c = model.configuration
+        let precision = configuration.numerics == .exact ? KVCache.Precision.float32 : configuration.cachePrecision
+        let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: precision)
+        let contextBlocks = BlockPool.blocks(for: configuration.contextLength)
+        // More than every sequence can hold would never be used.
+        let blocks = min(max(configuration.cacheBytes / blockBytes, 1), contextBlocks * configuration.maxSequences)
+        let cache = try KVCache(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: blocks, precision: precision)
+        forward = try ForwardPass(
+            model: model, cache: cache, variant: variant, pool: pool, numerics: configuration.numerics,
+            maximumRows: max(configuration.maxRowsPerStep, configuration.maxSequences + 1), maximumLogitsRows: max(configuration.maxSequences, 16))
+        var scheduling = SchedulerConfiguration(contextLength: configuration.contextLength, blockCount: blocks)
+        scheduling.maxSequences = configuration.maxSequences
+        // The mailbox bounds the queue; the scheduler only sees what that let through.
+        scheduling.maxQueued = configuration.maxQueued + configuration.maxSequences
+        scheduling.maxRowsPerStep = max(configuration.maxRowsPerStep, configuration.maxSequences + 1)
+        scheduling.endOfGeneration = tokenizer.endOfGeneration
+        schedulerConfiguration = scheduling
+        let scheduler = Scheduler(scheduling)
+        self.scheduler = scheduler
+        limits = GenerationLimits(
+            contextLength: scheduler.lengthLimit, vocabularySize: c.vocabularySize, maxSequences: configuration.maxSequences, maxQueued: configuration.maxQueued)
+        lanes = (0..<pool.threadCount).map { _ in SamplingLane(vocabularySize: c.vocabularySize) }
+        executor = ThreadExecutor(name: "graft-engine")
+        self.configuration = configuration
+        self.tokenizer = tokenizer
+        self.baseDigest = baseDigest
+        self.pool = pool
+        let statistics = scheduler.statistics
+        mailbox.withLock { $0.statistics = statistics }
+    }
+
+    deinit { executor.shutdown() }
+
+    // MARK: From any thread
+
+    public nonisolated func submit(_ request: GenerationRequest, as id: SequenceID, to sink: any GenerationSink) throws(InferenceError) {
+        _ = try Scheduler.check(promptCount: request.prompt.count, maxTokens: request.maxTokens, configuration: schedulerConfiguration)
+        try request.sampling.check(vocabularySize: limits.vocabularySize)
+        guard request.prompt.allSatisfy({ $0 >= 0 && Int($0) < limits.vocabularySize }) else {
+            throw InferenceError(.invalidRequest, "The prompt holds a token id outside the vocabulary of \(limits.vocabularySize).")
+        }
+        let refusal = mailbox.withLock { box -> InferenceError? in
+            if box.isStopping { return InferenceError(.shuttingDown, "The server is shutting down.") }
+            guard box.held + box.submitted < limits.maxSequences + limits.maxQueued else {
+                return InferenceError(.queueFull, "\(limits.maxSequences) sequences run and \(limits.maxQueued) wait, which is the limit; try again later.")
+            }
+            box.submitted += 1
+            box.commands.append(.submit(request, id, sink))
+            return nil
+        }
+        if let refusal { throw refusal }
+        wake()
+    }
+
+    public nonisolated func cancel(_ id: SequenceID) {
+        mailbox.withLock { $0.commands.append(.cancel(id)) }
+        wake()
+    }
+
+    public nonisolated func setPaused(_ id: SequenceID, _ paused: Bool) {
+        mailbox.withLock { $0.commands.append(.pause(id, paused)) }
+        wake()
+    }
+
+    public nonisolated var statistics: EngineStatistics {
+        mailbox.withLock { box in
+            var statistics = box.statistics
+            statistics.waiting += box.submitted
+            return statistics
+        }
+    }
+
+    /// Refuses what comes from now on, ends what is left with a `shuttingDown` error, and returns when the last step is over.
+    public func shutdown() {
+        mailbox.withLock { $0.isStopping = true }
+        takeCommands()
+        let error = InferenceError(.shuttingDown, "The server shut down before the answer was complete.")
+        var events: [GenerationEvent] = []
+        for id in scheduler.cancelAll() { events.append(GenerationEvent(sequence: id, kind: .failed(error))) }
+        deliver(events)
+        active.removeAll()
+        publishStatistics()
+    }
+
+    private nonisolated func wake() {
+        let mustStart = mailbox.withLock { box in
+            defer { box.isLoopRunning = true }
+            return !box.isLoopRunning
+        }
+        if mustStart { Task { await self.run() } }
+    }
+
+    // MARK: The loop
+
+    private func run() async {
+        while true {
+            takeCommands()
+            let plan = scheduler.schedule()
+            announce(plan.admissions)
+            if plan.isEmpty {
+                publishStatistics()
+                let isIdle = mailbox.withLock { box in
+                    if box.commands.isEmpty { box.isLoopRunning = false }
+                    return box.commands.isEmpty
+                }
+                if isIdle { return }
+                continue
+            }
+            step(plan)
+            await Task.yield()
+        }
+    }
+
+    private func takeCommands() {
+        let commands = mailbox.withLock { box in
+            defer {
+                box.commands.removeAll(keepingCapacity: true)
+                box.held += box.submitted
+                box.submitted = 0
+            }
+            return box.commands
+        }
+        for command in commands {
+            switch command {
+            case .cancel(let id):
+                scheduler.cancel(id)
+                active[id] = nil
+            case .pause(let id, let paused): scheduler.setPaused(id, paused)
+            case .submit(let request, let id, let sink):
+                do {
+                    let seed = PrefixSeed(owner: request.owner, baseDigest: baseDigest)
+                    try scheduler.submit(ScheduledRequest(request, seed: seed), as: id)
+                    active[id] = Active(
+                        request: request, sink: sink, sampler: Sampler(request.sampling, prompt: request.prompt), stops: StopMatcher(request.stop))
+                } catch {
+                    sink.deliver([GenerationEvent(sequence: id, kind: .failed(error))])
+                }
+            }
+        }
+    }
+
+    private func announce(_ admissions: [StepPlan.Admission]) {
+        deliver(admissions.map { GenerationEvent(sequence: $0.sequence, kind: .started(cachedTokens: $0.cachedTokens)) })
+    }
+
+    private func step(_ plan: StepPlan) {
+        let clock = ContinuousClock()
+        let start = clock.now
+        let wanted = forward.run(
+            plan.segments.map { segment in
+                ForwardSegment(
+                    tokens: Array(plan.tokens[segment.rows]), position: segment.startPosition, blocks: segment.blockTable,
+                    logits: segment.logits == .all ? .all : segment.logits == .last ? .last : .none)
+            })
+        let rows = sample(plan, wanted: wanted)
+        var events: [GenerationEvent] = []
+        events.reserveCapacity(plan.segments.count)
+        var results: [SegmentResult] = []
+        results.reserveCapacity(plan.segments.count)
+        var texts: [(text: String, token: GeneratedToken?)] = []
+        texts.reserveCapacity(plan.segments.count)
+        var next = 0
+        for segment in plan.segments {
+            let count = segment.logits == .all ? segment.rows.count : segment.logits == .last ? 1 : 0
+            let result = accept(segment, rows[next..<next + count], &events, &texts)
+            results.append(result)
+            next += count
+        }
+        let outcomes = scheduler.complete(plan, results)
+        for (i, segment) in plan.segments.enumerated() {
+            conclude(segment, outcomes[i], texts[i], &events)
+        }
+        deliver(events)
+        adapt(plan, seconds: seconds(clock.now - start))
+        publishStatistics(clock.now)
+    }
+
+    // MARK: Sampling
+
+    /// The next token, or the log-probabilities of the prompt's own tokens, for every row that has logits.
+    private func sample(_ plan: StepPlan, wanted: Int) -> [Sampled?] {
+        struct Work {
+            var segment: Int
+            /// The prompt token that this row predicts; nil: sample.
+            var scored: Int32?
+            var samples: Bool
+        }
+        var work: [Work] = []
+        work.reserveCapacity(wanted)
+        for (i, segment) in plan.segments.enumerated() {
+            switch segment.logits {
+            case .none: break
+            case .last: work.append(Work(segment: i, scored: nil, samples: true))
+            case .all:
+                let prompt = active[segment.sequence]?.request.prompt ?? []
+                for position in segment.positions {
+                    let following = position + 1 < prompt.count ? prompt[position + 1] : nil
+                    work.append(Work(segment: i, scored: following, samples: following == nil && segment.samples))
+                }
+            }
+        }
+        precondition(work.count == wanted)
+        var results = [Sampled?](repeating: nil, count: wanted)
+        let sequences = plan.segments.map { active[$0.sequence] }
+        for first in stride(from: 0, to: wanted, by: forward.maximumLogitsRows) {
+            let last = min(first + forward.maximumLogitsRows, wanted)
+            let logits = forward.logits(of: first..<last)
+            results.withUnsafeMutableBufferPointer { results in
+                nonisolated(unsafe) let results = results
+                let lanes = lanes
+                pool.parallel(lanes.count) { laneRange in
+                    for lane in laneRange {
+                        for i in stride(from: first + lane, to: last, by: lanes.count) {
+                            let item = work[i]
+                            guard let sequence = sequences[item.segment] else { continue }
+                            results[i] = Engine.sample(
+                                logits[i - first], scored: item.scored, samples: item.samples, sequence.sampler, sequence.request.logprobs, lanes[lane])
+                        }
+                    }
+                }
+            }
+        }
+        return results
+    }
+
+    private static func sample(
+        _ logits: UnsafeMutableBufferPointer<Float>, scored: Int32?, samples: Bool, _ sampler: Sampler, _ top: Int?, _ lane: SamplingLane
+    ) -> Sampled? {
+        do {
+            let token: Int32
+            if let scored {
+                token = scored
+            } else if samples {
+                token = try sampler.sample(logits: logits, scratch: &lane.scratch)
+            } else {
+                return nil
+            }
+            guard scored != nil || top != nil else { return .token(token, nil) }
+            return .token(token, try Sampler.logprobs(of: token, top: top ?? 0, logits: UnsafeBufferPointer(logits), scratch: &lane.scratch))
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    /// Takes in what was sampled for one segment.
+    private func accept(
+        _ segment: StepSegment, _ rows: ArraySlice<Sampled?>, _ events: inout [GenerationEvent], _ texts: inout [(text: String, token: GeneratedToken?)]
+    ) -> SegmentResult {
+        var text = ""
+        var generated: GeneratedToken?
+        defer { texts.append((text, generated)) }
+        // Taken out and put back, so that its collections are changed in place and not copied.
+        guard var sequence = active.removeValue(forKey: segment.sequence) else { return segment.samples ? .failed : .computed }
+        defer { active[segment.sequence] = sequence }
+        var result = SegmentResult.computed
+        // The rows with logits are the segment's last ones.
+        let firstPosition = segment.positions.upperBound - rows.count
+        for (i, row) in rows.enumerated() {
+            switch row {
+            case nil: break
+            case .failed(let error):
+                events.append(GenerationEvent(sequence: segment.sequence, kind: .failed(error)))
+                return .failed
+            case .token(let token, let logprobs):
+                let isPromptToken = firstPosition + i + 1 < sequence.request.prompt.count
+                if isPromptToken {
+                    if sequence.promptLogprobs.isEmpty { sequence.promptLogprobs.append(nil) }
+                    sequence.promptLogprobs.append(logprobs)
+                } else {
+                    result = take(token, logprobs, &sequence, &text)
+                    generated = GeneratedToken(id: token, logprobs: logprobs)
+                }
+            }
+        }
+        if sequence.request.wantsPromptLogprobs, segment.isPrefill, segment.positions.upperBound == sequence.request.prompt.count {
+            if sequence.promptLogprobs.isEmpty { sequence.promptLogprobs.append(nil) }
+            events.append(GenerationEvent(sequence: segment.sequence, kind: .promptLogprobs(sequence.promptLogprobs)))
+        }
+        return result
+    }
+
+    /// A sampled token: into the sampler's counts, and as text through the stop strings.
+    private func take(_ token: Int32, _ logprobs: TokenLogprobs?, _ sequence: inout Active, _ text: inout String) -> SegmentResult {
+        sequence.sampler.accept(token)
+        let ends = !sequence.request.ignoresEndOfGeneration && tokenizer.endOfGeneration.contains(token)
+        guard !ends else { return .sampled(token) }
+        var bytes: [UInt8] = []
+        tokenizer.appendBytes(of: token, to: &bytes, includeSpecial: false)
+        var characters = ""
+        sequence.characters.append(bytes, to: &characters)
+        return .sampled(token, ends: sequence.stops.append(characters, to: &text))
+    }
+
+    /// The events of one segment after the scheduler has decided.
+    private func conclude(
+        _ segment: StepSegment, _ outcome: SegmentOutcome, _ produced: (text: String, token: GeneratedToken?), _ events: inout [GenerationEvent]
+    ) {
+        let id = segment.sequence
+        var text = produced.text
+        switch outcome {
+        case .running: break
+        case .failed, .cancelled:
+            // A failure's event is already there; a cancelled sequence gets none.
+            if case .failed = outcome { deliver(events.filter { $0.sequence == id }) }
+            events.removeAll { $0.sequence == id }
+            active[id] = nil
+            return
+        case .finished:
+            if active[id]!.stops.matched == nil {
+                var rest = ""
+                let held = active[id]!.characters.finish()
+                if !active[id]!.stops.append(held, to: &rest) { active[id]!.stops.finish(to: &rest) }
+                text += rest
+            }
+        }
+        if let token = produced.token {
+            events.append(GenerationEvent(sequence: id, kind: .text(text, tokens: [token])))
+        } else if !text.isEmpty {
+            events.append(GenerationEvent(sequence: id, kind: .text(text, tokens: [])))
+        }
+        if case .finished(let reason, let usage) = outcome {
+            // A stop string may be completed by what the last character held back.
+            let stop = active[id]!.stops.matched
+            events.append(GenerationEvent(sequence: id, kind: .finished(stop == nil ? reason : .stop, usage, stopString: stop)))
+        }
+    }
+
+    // MARK: Delivery
+
+    /// One call per sink with all of its events, in order.
+    private func deliver(_ events: [GenerationEvent]) {
+        guard !events.isEmpty else { return }
+        var batches: [(sink: any GenerationSink, events: [GenerationEvent])] = []
+        for event in events {
+            guard let sink = active[event.sequence]?.sink else { continue }
+            if let index = batches.firstIndex(where: { $0.sink === sink }) {
+                batches[index].events.append(event)
+            } else {
+                batches.append((sink, [event]))
+            }
+            if case .finished = event.kind { active[event.sequence] = nil }
+        }
+        for batch in batches { batch.sink.deliver(batch.events) }
+    }
+
+    // MARK: Pace
+
+    /// Fits the row budgets to the measured speed. What a row computes does not depend on them.
+    private func adapt(_ plan: StepPlan, seconds: Double) {
+        let prefillRows = plan.segments.reduce(0) { $0 + ($1.isPrefill ? $1.rows.count : 0) }
+        guard prefillRows >= 16 else { return }
+        let sample = seconds / Double(plan.rowCount)
+        secondsPerRow = secondsPerRow == 0 ? sample : 0.7 * secondsPerRow + 0.3 * sample
+        func budget(_ target: Double, _ most: Int) -> Int {
+            min(max(Int(target / secondsPerRow) / BlockPool.blockSize * BlockPool.blockSize, BlockPool.blockSize), most)
+        }
+        scheduler.setRowBudget(
+            perStep: budget(configuration.stepTarget, configuration.maxRowsPerStep),
+            prefillWhileDecoding: budget(configuration.decodeStepTarget, configuration.maxRowsPerStep))
+    }
+
+    private func seconds(_ duration: Duration) -> Double {
+        Double(duration.components.seconds) + Double(duration.components.attoseconds) * 1e-18
+    }
+
+    private func publishStatistics(_ lastStep: ContinuousClock.Instant? = nil) {
+        var statistics = scheduler.statistics
+        mailbox.withLock { box in
+            statistics.lastStep = lastStep ?? box.statistics.lastStep
+            box.held = statistics.running + statistics.waiting
+            box.statistics = statistics
+        }
+    }
+}

@@ -1,0 +1,458 @@
+/// The limits and budgets of a `Scheduler`.
+public struct SchedulerConfiguration: Sendable {
+    /// Which waiting sequence is admitted next.
+    public enum AdmissionOrder: Sendable {
+        /// First come, first served.
+        case arrival
+        /// First the owner with the fewest running sequences, by arrival among equals: a flood of one owner's requests delays
+        /// another owner by one sequence, not by the flood.
+        case fairByOwner
+    }
+
+    /// Positions of one sequence, prompt and answer.
+    public var contextLength: Int
+    /// Blocks of the KV cache.
+    public var blockCount: Int
+    /// Sequences that run at once.
+    public var maxSequences = 16
+    /// Sequences that wait.
+    public var maxQueued = 256
+    /// Rows of one step. With the next it bounds the time of a step, and so how long a cancellation or a token waits.
+    public var maxRowsPerStep = 512
+    /// Prefill rows of a step that also decodes.
+    public var maxPrefillRowsWhileDecoding = 128
+    /// Rows of one segment that want logits for every row: each is a whole vocabulary of floats.
+    public var maxPromptLogprobRows = 64
+    public var admissionOrder = AdmissionOrder.arrival
+    /// Tokens that end an answer.
+    public var endOfGeneration: Set<Int32> = []
+
+    public init(contextLength: Int, blockCount: Int) {
+        self.contextLength = contextLength
+        self.blockCount = blockCount
+    }
+}
+
+/// What the scheduler needs to know of a request.
+public struct ScheduledRequest: Sendable {
+    public var prompt: [Int32]
+    /// `nil`: what the context leaves. 0 computes the prompt only.
+    public var maxTokens: Int?
+    public var seed: PrefixSeed
+    public var ignoresEndOfGeneration = false
+    public var wantsPromptLogprobs = false
+
+    public init(prompt: [Int32], maxTokens: Int?, seed: PrefixSeed) {
+        self.prompt = prompt
+        self.maxTokens = maxTokens
+        self.seed = seed
+    }
+
+    /// - Parameter seed: with the request's owner.
+    public init(_ request: GenerationRequest, seed: PrefixSeed) {
+        self.init(prompt: request.prompt, maxTokens: request.maxTokens, seed: seed)
+        ignoresEndOfGeneration = request.ignoresEndOfGeneration
+        wantsPromptLogprobs = request.wantsPromptLogprobs
+    }
+}
+
+/// Continuous batching as a state machine: no clock, no thread, no model. `schedule()` says what the next step computes,
+/// the engine computes it, `complete(_:_:)` takes the result in; nothing else moves a sequence forward.
+///
+/// A step has one row for every running sequence that decodes, then prefill chunks in order of admission within the row
+/// budget. A sequence is admitted when a slot is free and the pool can promise the blocks for its prompt and all tokens it may
+/// generate, so a running sequence is never preempted. Nobody overtakes the next sequence in line while it waits for blocks.
+///
+/// Prefixes: blocks are registered as soon as they are full, and a prompt is looked up at admission and again before each of
+/// its chunks that starts on a block, so of two requests with the same prefix that come together the later one shares what the
+/// earlier one has finished. Blocks that both compute in the same step are computed twice and merged when registered.
+public struct Scheduler: Sendable {
+    private struct Waiting: Sendable {
+        let id: SequenceID
+        let request: ScheduledRequest
+        let maxTokens: Int
+        var isPaused = false
+    }
+
+    struct Running: Sendable {
+        let id: SequenceID
+        let seed: PrefixSeed
+        let promptCount: Int
+        let maxTokens: Int
+        let ignoresEndOfGeneration: Bool
+        let wantsPromptLogprobs: Bool
+        /// Prompt and answer so far.
+        var tokens: [Int32]
+        /// Positions whose keys and values are in the cache.
+        var computed: Int
+        var cachedTokens: Int
+        /// The first blocks that are registered, and all blocks; further ones are reserved.
+        var registeredBlocks: Int
+        var blockTable: [Int32]
+        var reservedBlocks: Int
+        var isPaused: Bool
+        var isCancelled = false
+
+        var generatedCount: Int { tokens.count - promptCount }
+        var isPrefilling: Bool { computed < promptCount }
+        var usage: GenerationUsage {
+            GenerationUsage(promptTokens: promptCount, cachedTokens: cachedTokens, completionTokens: generatedCount)
+        }
+    }
+
+    private enum Place: Sendable {
+        case waiting
+        case running(slot: Int)
+    }
+
+    public private(set) var configuration: SchedulerConfiguration
+    public private(set) var pool: BlockPool
+    /// Steps that had rows.
+    public private(set) var steps: UInt64 = 0
+    /// Rows computed for prompts and for answers, and prompt tokens that the cache spared.
+    public private(set) var prefillTokens: UInt64 = 0, decodeTokens: UInt64 = 0, cachedTokens: UInt64 = 0
+
+    private var waiting: [Waiting] = []
+    private var slots: [Running?]
+    /// Occupied slots in order of admission.
+    private var order: [Int] = []
+    private var places: [SequenceID: Place] = [:]
+    private var isStepInFlight = false
+
+    public init(_ configuration: SchedulerConfiguration) {
+        precondition(configuration.contextLength > 0, "a context has at least 1 position, not \(configuration.contextLength)")
+        precondition(configuration.maxSequences > 0, "at least 1 sequence runs, not \(configuration.maxSequences)")
+        precondition(
+            configuration.maxRowsPerStep > configuration.maxSequences,
+            "a step of \(configuration.maxRowsPerStep) rows leaves no prefill row beside \(configuration.maxSequences) decoding sequences")
+        precondition(configuration.maxPrefillRowsWhileDecoding > 0 && configuration.maxPromptLogprobRows > 0, "a prefill chunk has at least 1 row")
+        self.configuration = configuration
+        pool = BlockPool(capacity: configuration.blockCount)
+        slots = Array(repeating: nil, count: configuration.maxSequences)
+    }
+
+    // MARK: What it holds
+
+    public var waitingCount: Int { waiting.count }
+    public var runningCount: Int { order.count }
+
+    /// The longest prompt and answer together: the context, or the cache if that is smaller.
+    public var lengthLimit: Int {
+        min(configuration.contextLength, configuration.blockCount * BlockPool.blockSize)
+    }
+
+    /// Prompt and answer so far of a running sequence.
+    public func tokens(of id: SequenceID) -> [Int32]? {
+        guard case .running(let slot)? = places[id] else { return nil }
+        return slots[slot]!.tokens
+    }
+
+    /// A snapshot; `lastStep` is the caller's to fill in.
+    public var statistics: EngineStatistics {
+        var statistics = EngineStatistics()
+        statistics.running = runningCount
+        statistics.waiting = waitingCount
+        statistics.blocksTotal = pool.capacity
+        statistics.blocksInUse = pool.inUseCount
+        statistics.blocksCached = pool.cachedCount
+        statistics.steps = steps
+        statistics.prefillTokens = prefillTokens
+        statistics.decodeTokens = decodeTokens
+        statistics.cachedTokens = cachedTokens
+        return statistics
+    }
+
+    // MARK: Requests
+
+    /// Whether and how long `request` could run; touches no state, so it may be asked on any thread.
+    /// - Returns: the most tokens that it will generate.
+    /// - Throws: `contextLengthExceeded` if it could never run, `invalidRequest` for an empty prompt or a negative `maxTokens`.
+    public static func check(
+        promptCount: Int, maxTokens: Int?, configuration: SchedulerConfiguration
+    ) throws(InferenceError) -> Int {
+        guard promptCount > 0 else { throw InferenceError(.invalidRequest, "The prompt is empty; it needs at least one token.") }
+        if let maxTokens, maxTokens < 0 {
+            throw InferenceError(.invalidRequest, "max_tokens is \(maxTokens); it must be 0 or more.")
+        }
+        let cacheLength = configuration.blockCount * BlockPool.blockSize
+        let limit = min(configuration.contextLength, cacheLength)
+        // A prompt that is only to be computed needs no room for a token.
+        let room = limit - promptCount
+        guard room >= min(maxTokens ?? 1, 1) else {
+            let what = limit == configuration.contextLength ? "the context of \(limit) tokens" : "the key-value cache of \(limit) tokens"
+            throw InferenceError(
+                .contextLengthExceeded,
+                "The prompt has \(promptCount) tokens, and with at least one token of answer it does not fit \(what); shorten the prompt.")
+        }
+        return min(maxTokens ?? room, room)
+    }
+
+    /// Puts a request at the end of the queue.
+    /// - Throws: what `check` throws, `queueFull`, or `invalidRequest` for an id that is already in use.
+    public mutating func submit(_ request: ScheduledRequest, as id: SequenceID) throws(InferenceError) {
+        let maxTokens = try Self.check(
+            promptCount: request.prompt.count, maxTokens: request.maxTokens, configuration: configuration)
+        guard places[id] == nil else { throw InferenceError(.invalidRequest, "\(id) is already in the engine.") }
+        guard waiting.count < configuration.maxQueued else {
+            throw InferenceError(.queueFull, "\(waiting.count) sequences are waiting, which is the limit; try again later.")
+        }
+        waiting.append(Waiting(id: id, request: request, maxTokens: maxTokens))
+        places[id] = .waiting
+    }
+
+    /// Ends a sequence. If a step with it is being computed, its blocks are given back when that completes. Unknown ids are
+    /// ignored.
+    public mutating func cancel(_ id: SequenceID) {
+        switch places[id] {
+        case nil: return
+        case .waiting:
+            waiting.removeAll { $0.id == id }
+            places[id] = nil
+        case .running(let slot):
+            if isStepInFlight { slots[slot]!.isCancelled = true } else { remove(slot) }
+        }
+    }
+
+    /// Ends every sequence, as `cancel` does.
+    /// - Returns: their ids, those running first.
+    public mutating func cancelAll() -> [SequenceID] {
+        let ids = order.map { slots[$0]!.id } + waiting.map(\.id)
+        for id in ids { cancel(id) }
+        return ids
+    }
+
+    /// A paused sequence keeps its place in the queue, or its slot and its blocks, and is given no rows. Unknown ids are ignored.
+    public mutating func setPaused(_ id: SequenceID, _ isPaused: Bool) {
+        switch places[id] {
+        case nil: return
+        case .waiting:
+            if let index = waiting.firstIndex(where: { $0.id == id }) { waiting[index].isPaused = isPaused }
+        case .running(let slot): slots[slot]!.isPaused = isPaused
+        }
+    }
+
+    /// Changes the row budgets from the next step on, for an engine that fits them to the speed it measures. What a row's
+    /// numbers are does not depend on them.
+    public mutating func setRowBudget(perStep: Int, prefillWhileDecoding: Int) {
+        configuration.maxRowsPerStep = max(perStep, configuration.maxSequences + 1)
+        configuration.maxPrefillRowsWhileDecoding = max(prefillWhileDecoding, 1)
+    }
+
+    // MARK: Steps
+
+    /// Decides the next step. An empty plan means that there is nothing to do until the next `submit`, `cancel` or `setPaused`;
+    /// any other has to be completed before the next call.
+    public mutating func schedule() -> StepPlan {
+        precondition(!isStepInFlight, "a step scheduled before the one before it was completed")
+        var plan = StepPlan()
+        admit(&plan)
+        for slot in order where !slots[slot]!.isPaused && !slots[slot]!.isPrefilling {
+            addRows(1, of: slot, to: &plan)
+        }
+        var budget = configuration.maxRowsPerStep - plan.rowCount
+        if !plan.isEmpty { budget = min(budget, configuration.maxPrefillRowsWhileDecoding) }
+        for slot in order where !slots[slot]!.isPaused && slots[slot]!.isPrefilling {
+            guard budget > 0 else { break }
+            takeCachedBlocks(slot)
+            let rows = chunk(of: slots[slot]!, budget: budget)
+            addRows(rows, of: slot, to: &plan)
+            budget -= rows
+        }
+        if !plan.isEmpty {
+            steps += 1
+            plan.number = steps
+            isStepInFlight = true
+        }
+        return plan
+    }
+
+    /// Takes in what the engine computed for `plan`.
+    /// - Parameter results: one per segment, in order.
+    /// - Returns: what follows, one per segment.
+    public mutating func complete(_ plan: StepPlan, _ results: [SegmentResult]) -> [SegmentOutcome] {
+        precondition(isStepInFlight && plan.number == steps, "step \(plan.number) completed while \(steps) is the latest")
+        precondition(results.count == plan.segments.count, "\(results.count) results for \(plan.segments.count) segments")
+        isStepInFlight = false
+        var outcomes: [SegmentOutcome] = []
+        outcomes.reserveCapacity(results.count)
+        for (segment, result) in zip(plan.segments, results) {
+            outcomes.append(complete(segment, result))
+        }
+        // Cancelled while the step ran, without rows in it.
+        for slot in order where slots[slot]!.isCancelled { remove(slot) }
+        return outcomes
+    }
+
+    private mutating func complete(_ segment: StepSegment, _ result: SegmentResult) -> SegmentOutcome {
+        let slot = segment.slot
+        precondition(slots[slot]?.id == segment.sequence, "\(segment.sequence) is not in slot \(slot)")
+        if segment.isPrefill {
+            prefillTokens += UInt64(segment.rows.count)
+        } else {
+            decodeTokens += UInt64(segment.rows.count)
+        }
+        if slots[slot]!.isCancelled {
+            remove(slot)
+            return .cancelled
+        }
+        if result == .failed {
+            remove(slot)
+            return .failed
+        }
+        precondition(slots[slot]!.computed == segment.startPosition, "\(segment.sequence) has moved since the step was planned")
+        slots[slot]!.computed += segment.rows.count
+        registerFullBlocks(slot)
+
+        var reason: FinishReason?
+        switch result {
+        case .sampled(let token, let ends):
+            precondition(segment.samples, "a token for a segment of \(segment.sequence) that samples none")
+            slots[slot]!.tokens.append(token)
+            let sequence = slots[slot]!
+            if ends || (!sequence.ignoresEndOfGeneration && configuration.endOfGeneration.contains(token)) {
+                reason = .stop
+            } else if sequence.generatedCount >= sequence.maxTokens {
+                reason = .length
+            }
+        case .computed:
+            precondition(!segment.samples, "no token for a segment of \(segment.sequence) that samples one")
+            if !slots[slot]!.isPrefilling { reason = .length }
+        case .failed:
+            break
+        }
+        guard let reason else { return .running }
+        let usage = slots[slot]!.usage
+        remove(slot)
+        return .finished(reason, usage)
+    }
+
+    // MARK: Admission
+
+    private mutating func admit(_ plan: inout StepPlan) {
+        while order.count < slots.count, let index = nextWaiting() {
+            let next = waiting[index]
+            let request = next.request
+            // The last token of an answer is never computed.
+            let positions = request.prompt.count + max(next.maxTokens - 1, 0)
+            let blocks = BlockPool.blocks(for: positions)
+            guard
+                let cached = pool.admit(
+                    request.prompt, seed: request.seed, totalBlocks: blocks, usesCache: !request.wantsPromptLogprobs)
+            else {
+                assert(!order.isEmpty, "\(next.id) does not fit an idle pool")
+                return
+            }
+            waiting.remove(at: index)
+            let slot = slots.firstIndex { $0 == nil }!
+            var tokens = request.prompt
+            tokens.reserveCapacity(positions + 1)
+            let cachedTokens = cached.count * BlockPool.blockSize
+            slots[slot] = Running(
+                id: next.id, seed: request.seed, promptCount: request.prompt.count, maxTokens: next.maxTokens,
+                ignoresEndOfGeneration: request.ignoresEndOfGeneration, wantsPromptLogprobs: request.wantsPromptLogprobs,
+                tokens: tokens, computed: cachedTokens, cachedTokens: cachedTokens, registeredBlocks: cached.count,
+                blockTable: cached, reservedBlocks: blocks - cached.count, isPaused: false)
+            order.append(slot)
+            places[next.id] = .running(slot: slot)
+            self.cachedTokens += UInt64(cachedTokens)
+            plan.admissions.append(StepPlan.Admission(sequence: next.id, slot: slot, cachedTokens: cachedTokens))
+        }
+    }
+
+    private func nextWaiting() -> Int? {
+        switch configuration.admissionOrder {
+        case .arrival:
+            return waiting.firstIndex { !$0.isPaused }
+        case .fairByOwner:
+            var best: (index: Int, running: Int)?
+            var counts: [String: Int] = [:]
+            for slot in order { counts[slots[slot]!.seed.owner, default: 0] += 1 }
+            for (index, entry) in waiting.enumerated() where !entry.isPaused {
+                let running = counts[entry.request.seed.owner] ?? 0
+                if running < best?.running ?? .max { best = (index, running) }
+            }
+            return best?.index
+        }
+    }
+
+    // MARK: Rows
+
+    /// Prompt rows that a sequence gets out of `budget`: what is left of the prompt, or up to the last block border within the
+    /// budget, so that most chunks start and end on one.
+    private func chunk(of sequence: Running, budget: Int) -> Int {
+        let left = sequence.promptCount - sequence.computed
+        let most = sequence.wantsPromptLogprobs ? min(budget, configuration.maxPromptLogprobRows) : budget
+        guard most < left else { return left }
+        let border = (sequence.computed + most) / BlockPool.blockSize * BlockPool.blockSize
+        return border > sequence.computed ? border - sequence.computed : most
+    }
+
+    /// Before a chunk: blocks of the prompt that another sequence has finished since the last look.
+    private mutating func takeCachedBlocks(_ slot: Int) {
+        guard !slots[slot]!.wantsPromptLogprobs else { return }
+        while let block = nextCachedBlock(slots[slot]!) {
+            let end = slots[slot]!.computed + BlockPool.blockSize
+            pool.drawReserved(sharing: block)
+            slots[slot]!.blockTable.append(block)
+            slots[slot]!.reservedBlocks -= 1
+            slots[slot]!.registeredBlocks += 1
+            slots[slot]!.computed = end
+            slots[slot]!.cachedTokens += BlockPool.blockSize
+            cachedTokens += UInt64(BlockPool.blockSize)
+        }
+    }
+
+    private func nextCachedBlock(_ sequence: Running) -> Int32? {
+        let start = sequence.computed
+        let end = start + BlockPool.blockSize
+        let index = sequence.blockTable.count
+        guard start == index * BlockPool.blockSize, end < sequence.promptCount else { return nil }
+        return pool.find(sequence.tokens[start..<end], after: parent(of: sequence, block: index))
+    }
+
+    private func parent(of sequence: Running, block: Int) -> BlockPool.Parent {
+        block == 0 ? .root(sequence.seed) : .block(sequence.blockTable[block - 1])
+    }
+
+    private mutating func addRows(_ count: Int, of slot: Int, to plan: inout StepPlan) {
+        let start = slots[slot]!.computed
+        let end = start + count
+        while slots[slot]!.blockTable.count < BlockPool.blocks(for: end) {
+            slots[slot]!.blockTable.append(pool.drawReserved())
+            slots[slot]!.reservedBlocks -= 1
+        }
+        let sequence = slots[slot]!
+        assert(end <= sequence.tokens.count && sequence.reservedBlocks >= 0)
+        let samples = end == sequence.tokens.count && sequence.maxTokens > 0
+        let isPrefill = sequence.isPrefilling
+        let logits: StepPlan.Logits =
+            if isPrefill && sequence.wantsPromptLogprobs { .all } else if samples { .last } else { .none }
+        plan.segments.append(
+            StepSegment(
+                sequence: sequence.id, slot: slot, rows: plan.tokens.count..<plan.tokens.count + count, startPosition: start,
+                blockTable: sequence.blockTable, logits: logits, samples: samples, isPrefill: isPrefill))
+        plan.tokens.append(contentsOf: sequence.tokens[start..<end])
+    }
+
+    private mutating func registerFullBlocks(_ slot: Int) {
+        while (slots[slot]!.registeredBlocks + 1) * BlockPool.blockSize <= slots[slot]!.computed {
+            let sequence = slots[slot]!
+            let block = sequence.registeredBlocks
+            let start = block * BlockPool.blockSize
+            let held = sequence.blockTable[block]
+            let kept = pool.register(
+                held, after: parent(of: sequence, block: block), tokens: sequence.tokens[start..<start + BlockPool.blockSize])
+            if kept != held { slots[slot]!.blockTable[block] = kept }
+            slots[slot]!.registeredBlocks += 1
+        }
+    }
+
+    private mutating func remove(_ slot: Int) {
+        let sequence = slots[slot]!
+        pool.release(sequence.blockTable)
+        pool.cancelReservation(sequence.reservedBlocks)
+        places[sequence.id] = nil
+        slots[slot] = nil
+        order.removeAll { $0 == slot }
+    }
+}

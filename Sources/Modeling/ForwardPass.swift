@@ -1,0 +1,258 @@
+import Kernels
+
+/// Which of a segment's rows need logits.
+public enum LogitsWanted: Sendable {
+    case none, last, all
+}
+
+/// Consecutive tokens of one sequence in a step.
+public struct ForwardSegment {
+    public var tokens: [Int32]
+    /// The position of the first token.
+    public var position: Int
+    /// The sequence's block table, long enough for the last token.
+    public var blocks: [Int32]
+    public var adapters: AdapterSet
+    public var logits: LogitsWanted
+
+    public init(tokens: [Int32], position: Int, blocks: [Int32], adapters: AdapterSet = .none, logits: LogitsWanted) {
+        self.tokens = tokens
+        self.position = position
+        self.blocks = blocks
+        self.adapters = adapters
+        self.logits = logits
+    }
+}
+
+/// How numbers are computed.
+public enum Numerics: Sendable {
+    /// Float32 activations, keys and values: the reference path, which answers to PyTorch.
+    case exact
+    /// 8-bit activations against the quantised weights.
+    case fast
+}
+
+/// Runs a model over batches of rows. Owns the workspace; one owner (the engine) at a time.
+///
+/// A row's logits depend on its sequence's tokens and adapters only: not on the segments beside it, on how a prompt was cut into steps, or on the number of threads.
+public final class ForwardPass {
+    public let model: LanguageModel
+    public let cache: KVCache
+    public let maximumRows: Int
+    /// The most rows of one call of `logits`.
+    public let maximumLogitsRows: Int
+    private let compute: Compute
+    private let x, normed, q, k, v, attended, gate, up: FloatRows
+    /// The output of a branch that is normed before it joins the residual stream (gemma3).
+    private let branch: FloatRows?
+    private let hiddenQ, attendedQ, gateQ: QuantizedRows?
+    private let cos, sin: FloatRows
+    private let localCos, localSin: FloatRows?
+    private let selected, selectedNormed: FloatRows
+    private let selectedQ: QuantizedRows?
+    private let loraHidden: FloatRows
+    private let logits: FloatRows
+    private var selectedCount = 0
+
+    /// - Parameters:
+    ///   - maximumRows: of a step.
+    ///   - maximumLogitsRows: of one call of `logits`.
+    ///   - maximumAdapterRank: the widest adapter that a segment may carry.
+    /// - Throws: `KernelError.outOfMemory`.
+    public init(
+        model: LanguageModel, cache: KVCache, variant: KernelVariant, pool: ComputePool, numerics: Numerics, maximumRows: Int, maximumLogitsRows: Int,
+        maximumAdapterRank: Int = 64
+    ) throws(KernelError) {
+        let c = model.configuration
+        precondition(cache.layers == c.layerCount && cache.kvHeads == c.kvHeadCount && cache.headDim == c.headDim, "a cache of another model's shape")
+        self.model = model
+        self.cache = cache
+        self.maximumRows = maximumRows
+        self.maximumLogitsRows = maximumLogitsRows
+        compute = Compute(variant: variant, pool: pool)
+        let attentionWidth = c.headCount * c.headDim, kvWidth = c.kvHeadCount * c.headDim
+        func rows(_ width: Int, _ capacity: Int = maximumRows) throws(KernelError) -> FloatRows { try FloatRows(capacity: capacity, width: width) }
+        // Widths that are no multiple of 32 only occur beside float weights.
+        func quantized(_ width: Int) throws(KernelError) -> QuantizedRows? {
+            numerics == .fast && width % 32 == 0 ? try QuantizedRows(capacity: maximumRows, width: width) : nil
+        }
+        x = try rows(c.hiddenSize)
+        normed = try rows(c.hiddenSize)
+        branch = model.layers[0].postAttentionNorm == nil ? nil : try rows(c.hiddenSize)
+        q = try rows(attentionWidth)
+        k = try rows(kvWidth)
+        v = try rows(kvWidth)
+        attended = try rows(attentionWidth)
+        gate = try rows(c.intermediateSize)
+        up = try rows(c.intermediateSize)
+        hiddenQ = try quantized(c.hiddenSize)
+        attendedQ = try quantized(attentionWidth)
+        gateQ = try quantized(c.intermediateSize)
+        cos = try rows(c.rotaryDim / 2)
+        sin = try rows(c.rotaryDim / 2)
+        localCos = c.slidingWindow == nil ? nil : try rows(c.rotaryDim / 2)
+        localSin = c.slidingWindow == nil ? nil : try rows(c.rotaryDim / 2)
+        selected = try rows(c.hiddenSize)
+        selectedNormed = try rows(c.hiddenSize)
+        selectedQ = try quantized(c.hiddenSize)
+        loraHidden = try rows(max(maximumAdapterRank, 1))
+        logits = try rows(c.vocabularySize, maximumLogitsRows)
+    }
+
+    /// Logits [count][vocabularySize]. Valid until the next call of `logits`; may be written to.
+    public struct Logits {
+        public let count: Int
+        let rows: FloatRows
+
+        public subscript(row: Int) -> UnsafeMutableBufferPointer<Float> {
+            precondition((0..<count).contains(row))
+            return UnsafeMutableBufferPointer(start: rows[row], count: rows.width)
+        }
+    }
+
+    /// Rows of segments that share their adapters.
+    private struct AdapterRun {
+        var first: Int, count: Int
+        var adapters: AdapterSet
+    }
+
+    /// One step: writes the segments' keys and values into the cache and keeps the rows whose logits are wanted, in the order of the segments.
+    /// - Returns: how many those are.
+    public func run(_ segments: [ForwardSegment]) -> Int {
+        let c = model.configuration
+        let rowCount = segments.reduce(0) { $0 + $1.tokens.count }
+        precondition(rowCount > 0 && rowCount <= maximumRows, "\(rowCount) rows in a step of at most \(maximumRows)")
+        return withUnsafeTemporaryAllocation(of: Int32.self, capacity: 2 * rowCount) { ids in
+            withUnsafeTemporaryAllocation(of: Int64.self, capacity: rowCount) { slots in
+                let tokens = UnsafeMutableBufferPointer(rebasing: ids[0..<rowCount]), positions = UnsafeMutableBufferPointer(rebasing: ids[rowCount...])
+                var row = 0
+                var wanted: [Int] = []
+                var adapterRuns: [AdapterRun] = []
+                // One flat table of blocks: a run's pointer into it stays valid for the step.
+                var blockOffsets: [Int] = []
+                var blockTable: [Int32] = []
+                for segment in segments {
+                    let count = segment.tokens.count
+                    precondition(count > 0 && segment.position >= 0 && segment.blocks.count * KVCache.blockTokens >= segment.position + count, "a segment without blocks")
+                    blockOffsets.append(blockTable.count)
+                    blockTable += segment.blocks
+                    if !segment.adapters.isEmpty { adapterRuns.append(AdapterRun(first: row, count: count, adapters: segment.adapters)) }
+                    for i in 0..<count {
+                        let position = segment.position + i
+                        tokens[row] = segment.tokens[i]
+                        positions[row] = Int32(position)
+                        slots[row] = Int64(segment.blocks[position / KVCache.blockTokens]) * Int64(KVCache.blockTokens) + Int64(position % KVCache.blockTokens)
+                        if segment.logits == .all || (segment.logits == .last && i == count - 1) { wanted.append(row) }
+                        row += 1
+                    }
+                }
+                blockTable.withUnsafeBufferPointer { table in
+                    var first = 0
+                    var runs: [Compute.AttentionRun] = []
+                    for (i, segment) in segments.enumerated() {
+                        runs.append(.init(row: first, count: segment.tokens.count, position: segment.position, blocks: table.baseAddress! + blockOffsets[i]))
+                        first += segment.tokens.count
+                    }
+                    compute.embed(UnsafeBufferPointer(tokens), table: model.embedding, scale: c.embeddingScale, to: x)
+                    let places = UnsafeBufferPointer(positions)
+                    compute.rotaryTable(positions: places, inverseFrequencies: model.inverseFrequencies, cos: cos, sin: sin)
+                    if let localCos, let localSin {
+                        compute.rotaryTable(positions: places, inverseFrequencies: model.localInverseFrequencies, cos: localCos, sin: localSin)
+                    }
+                    for i in 0..<c.layerCount {
+                        attention(i, runs: runs, slots: UnsafeBufferPointer(slots), rows: rowCount, adapterRuns)
+                        feedForward(i, rows: rowCount, adapterRuns)
+                    }
+                }
+                for (i, row) in wanted.enumerated() { selected[i].update(from: x[row], count: c.hiddenSize) }
+                compute.rmsNorm(selected, weight: model.outputNorm, epsilon: c.rmsEpsilon, count: wanted.count, to: selectedNormed, quantized: selectedQ)
+                selectedCount = wanted.count
+                return wanted.count
+            }
+        }
+    }
+
+    private func attention(_ i: Int, runs: [Compute.AttentionRun], slots: UnsafeBufferPointer<Int64>, rows: Int, _ adapterRuns: [AdapterRun]) {
+        let c = model.configuration, layer = model.layers[i]
+        let window = c.window(layer: i)
+        compute.rmsNorm(x, weight: layer.attentionNorm, epsilon: c.rmsEpsilon, count: rows, to: normed, quantized: hiddenQ)
+        project([(layer.q, layer.qBias, q), (layer.k, layer.kBias, k), (layer.v, layer.vBias, v)], from: normed, hiddenQ, rows: rows)
+        addDeltas(adapterRuns, i, [(.q, q), (.k, k), (.v, v)], from: normed)
+        compute.rotateAndStore(
+            q: q, k: k, v: v, slots: slots, cache: cache, layer: i, style: c.rotaryStyle, cos: window == nil ? cos : localCos!,
+            sin: window == nil ? sin : localSin!, qNorm: layer.qNorm, kNorm: layer.kNorm, epsilon: c.rmsEpsilon)
+        compute.attend(q: q, runs: runs, cache: cache, layer: i, scale: c.attentionScale, window: window, to: attended)
+        if let attendedQ { compute.quantize(attended, count: rows, to: attendedQ) }
+        addBranch(layer.o, layer.oBias, .o, from: attended, attendedQ, i, rows, adapterRuns, postNorm: layer.postAttentionNorm)
+    }
+
+    private func feedForward(_ i: Int, rows: Int, _ adapterRuns: [AdapterRun]) {
+        let c = model.configuration, layer = model.layers[i]
+        compute.rmsNorm(x, weight: layer.feedForwardNorm, epsilon: c.rmsEpsilon, count: rows, to: normed, quantized: hiddenQ)
+        project([(layer.gate, nil, gate), (layer.up, nil, up)], from: normed, hiddenQ, rows: rows)
+        addDeltas(adapterRuns, i, [(.gate, gate), (.up, up)], from: normed)
+        compute.gate(gate, up: up, activation: c.gate, count: rows, quantized: gateQ)
+        addBranch(layer.down, nil, .down, from: gate, gateQ, i, rows, adapterRuns, postNorm: layer.postFeedForwardNorm)
+    }
+
+    /// x += W input + deltas, with gemma's norm in between where there is one.
+    private func addBranch(
+        _ weights: WeightMatrix, _ bias: FloatVector?, _ projection: Projection, from input: FloatRows, _ quantized: QuantizedRows?, _ layer: Int, _ rows: Int,
+        _ adapterRuns: [AdapterRun], postNorm: FloatVector?
+    ) {
+        let output = postNorm == nil ? x : branch!
+        project([(weights, bias, output)], from: input, quantized, rows: rows, accumulating: postNorm == nil)
+        addDeltas(adapterRuns, layer, [(projection, output)], from: input)
+        if let postNorm { compute.addRMSNorm(output, weight: postNorm, epsilon: model.configuration.rmsEpsilon, count: rows, to: x) }
+    }
+
+    /// Each matrix in integers if it and the input allow, in float32 otherwise.
+    private func project(
+        _ parts: [(weights: WeightMatrix, bias: FloatVector?, output: FloatRows)], from input: FloatRows, _ quantized: QuantizedRows?, first: Int = 0, rows: Int,
+        accumulating: Bool = false
+    ) {
+        var floats = Compute.Product(input, first: first, count: rows)
+        if let quantized {
+            var integers = Compute.Product(quantized, first: first, count: rows)
+            for part in parts {
+                if part.weights.isQuantized {
+                    integers.add(part.weights, bias: part.bias, to: part.output)
+                } else {
+                    floats.add(part.weights, bias: part.bias, to: part.output)
+                }
+            }
+            if !integers.isEmpty { compute.multiply(integers, accumulating: accumulating) }
+        } else {
+            for part in parts { floats.add(part.weights, bias: part.bias, to: part.output) }
+        }
+        if !floats.isEmpty { compute.multiply(floats, accumulating: accumulating) }
+    }
+
+    /// output += weight · scale · B (A input) on the rows of each run that carries adapters.
+    private func addDeltas(_ runs: [AdapterRun], _ layer: Int, _ outputs: [(projection: Projection, output: FloatRows)], from input: FloatRows) {
+        for run in runs {
+            for part in run.adapters.parts {
+                precondition(part.adapter.maximumRank <= loraHidden.width, "an adapter of rank \(part.adapter.maximumRank), at most \(loraHidden.width)")
+                for (projection, output) in outputs {
+                    guard let delta = part.adapter.delta(layer: layer, projection: projection) else { continue }
+                    let hidden = FloatRows(reshaping: loraHidden, width: delta.rank)
+                    var down = Compute.Product(input, first: run.first, count: run.count)
+                    down.add(delta.a, to: hidden)
+                    compute.multiply(down)
+                    for i in 0..<run.count * delta.rank { hidden.pointer[i] *= delta.scale * part.weight }
+                    var up = Compute.Product(hidden, count: run.count)
+                    up.add(delta.b, to: output, first: run.first)
+                    compute.multiply(up, accumulating: true)
+                }
+            }
+        }
+    }
+
+    /// The logits of a range of the rows that the last `run` kept; at most `maximumLogitsRows` of them.
+    public func logits(of range: Range<Int>) -> Logits {
+        precondition(range.lowerBound >= 0 && range.upperBound <= selectedCount && range.count <= maximumLogitsRows, "rows \(range) of \(selectedCount)")
+        guard !range.isEmpty else { return Logits(count: 0, rows: logits) }
+        project([(model.head, nil, logits)], from: selectedNormed, selectedQ, first: range.lowerBound, rows: range.count)
+        return Logits(count: range.count, rows: logits)
+    }
+}

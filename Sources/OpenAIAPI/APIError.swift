@@ -1,0 +1,213 @@
+import HTTPTypes
+import Inference
+import JSON
+
+/// A refusal as the client sees it. This file is the one place that turns failures into HTTP statuses.
+///
+/// The body is OpenAI's: `{"error":{"message","type","param","code"}}`, where `param` and `code` are strings or null. Messages name the
+/// field, what was found and what was expected; they never quote the text of a prompt.
+public struct APIError: Error, Sendable, CustomStringConvertible {
+    /// OpenAI's `type`, which decides the exception that the client libraries raise together with the status.
+    public enum Category: String, Sendable {
+        case invalidRequest = "invalid_request_error"
+        case notFound = "not_found_error"
+        case rateLimit = "rate_limit_error"
+        case server = "server_error"
+        case unavailable = "unavailable_error"
+    }
+
+    public let status: HTTPResponse.Status
+    public let category: Category
+    /// A word for programs, such as `model_not_found`.
+    public let code: String?
+    /// The request's field that is at fault, such as `messages[0].role`.
+    public let param: String?
+    public let message: String
+    /// Whole seconds after which another try makes sense, sent as `retry-after`.
+    public var retryAfter: Int?
+    /// Sent as `x-should-retry` when the client library's own rule (408, 409, 429 and from 500 up) would be wrong.
+    public var shouldRetry: Bool?
+    /// The methods that a path does know, sent as `allow` with a 405.
+    public var allow: [HTTPRequest.Method] = []
+
+    public init(
+        _ status: HTTPResponse.Status, _ category: Category, code: String?, param: String? = nil, _ message: String, retryAfter: Int? = nil
+    ) {
+        self.status = status
+        self.category = category
+        self.code = code
+        self.param = param
+        self.message = message
+        self.retryAfter = retryAfter
+    }
+
+    public var description: String {
+        "\(status.code) \(code ?? category.rawValue): \(message)"
+    }
+
+    /// The whole JSON body.
+    public func body() -> [UInt8] {
+        var out: [UInt8] = []
+        out.reserveCapacity(160 + message.utf8.count)
+        out.append("{\"error\":")
+        appendObject(to: &out)
+        out.append("}")
+        return out
+    }
+
+    /// The object under `error`, which a broken stream sends as well.
+    func appendObject(to out: inout [UInt8]) {
+        out.append("{\"message\":")
+        appendJSONString(message, to: &out)
+        out.append(",\"type\":\"")
+        out.append(contentsOf: category.rawValue.utf8)
+        out.append("\",\"param\":")
+        out.appendStringOrNull(param)
+        out.append(",\"code\":")
+        out.appendStringOrNull(code)
+        out.append("}")
+    }
+
+    /// The response head that goes with the body.
+    func head() -> HTTPResponse {
+        var head = HTTPResponse(status: status, headerFields: [.contentType: ContentType.json])
+        if let retryAfter { head.headerFields[.retryAfter] = String(retryAfter) }
+        if let shouldRetry { head.headerFields[.xShouldRetry] = shouldRetry ? "true" : "false" }
+        if !allow.isEmpty { head.headerFields[.allow] = allow.map(\.rawValue).joined(separator: ", ") }
+        return head
+    }
+}
+
+extension APIError {
+    static func invalidValue(_ param: String, _ message: String) -> APIError {
+        APIError(.badRequest, .invalidRequest, code: "invalid_value", param: param, message)
+    }
+
+    static func invalidType(_ param: String, found: JSONValue, expected: String) -> APIError {
+        APIError(.badRequest, .invalidRequest, code: "invalid_type", param: param, "'\(param)' is \(describe(found)), expected \(expected)")
+    }
+
+    static func missing(_ param: String, expected: String) -> APIError {
+        APIError(.badRequest, .invalidRequest, code: "missing_required_parameter", param: param, "'\(param)' is missing, expected \(expected)")
+    }
+
+    /// A parameter that Graft knows and does not do.
+    static func unsupportedParameter(_ param: String, _ remedy: String) -> APIError {
+        APIError(.badRequest, .invalidRequest, code: "unsupported_parameter", param: param, "'\(param)' is not supported; \(remedy)")
+    }
+
+    static func unsupportedValue(_ param: String, _ message: String) -> APIError {
+        APIError(.badRequest, .invalidRequest, code: "unsupported_value", param: param, message)
+    }
+
+    static func modelNotFound(_ name: String) -> APIError {
+        APIError(
+            .notFound, .notFound, code: "model_not_found", param: "model",
+            "The model '\(quoted(name))' is not served here; GET /v1/models lists those that are")
+    }
+
+    static func contextLengthExceeded(param: String, promptTokens: Int, contextLength: Int) -> APIError {
+        APIError(
+            .badRequest, .invalidRequest, code: "context_length_exceeded", param: param,
+            "The prompt has \(promptTokens) tokens; the context of this model holds \(contextLength), the answer included. Shorten the prompt")
+    }
+
+    static let busy = APIError(
+        .serviceUnavailable, .unavailable, code: "server_busy", "The server's queue is full; try again shortly", retryAfter: 1)
+
+    static let shuttingDown = APIError(
+        .serviceUnavailable, .unavailable, code: "shutting_down", "The server is shutting down and takes no new work", retryAfter: 5)
+
+    static let unsupportedMediaType = APIError(
+        .unsupportedMediaType, .invalidRequest, code: "unsupported_media_type",
+        "The body's content-type must be application/json")
+
+    /// The engine's refusals.
+    init(_ error: InferenceError, param: String) {
+        switch error.code {
+        case .contextLengthExceeded:
+            self.init(.badRequest, .invalidRequest, code: "context_length_exceeded", param: param, error.message)
+        case .queueFull:
+            self = .busy
+        case .shuttingDown:
+            self = .shuttingDown
+        case .invalidRequest:
+            self.init(.badRequest, .invalidRequest, code: "invalid_value", error.message)
+        case .internalFailure:
+            // The engine's message may name files and addresses; it goes to the log, not to the client.
+            self.init(
+                .internalServerError, .server, code: "internal_error",
+                "The engine failed on this request; the server's log has the cause")
+        }
+    }
+
+    /// A body that is not JSON. When the fault lies in the value of a member, `param` is that member's key.
+    init(_ error: JSONError, in body: [UInt8]) {
+        let key = memberKey(before: error.offset, in: body)
+        let subject = key.map { "The value of '\($0)'" } ?? "The body"
+        self.init(
+            .badRequest, .invalidRequest, code: "invalid_json", param: key,
+            "\(subject) is not valid JSON at byte \(error.offset): \(error.message)")
+    }
+}
+
+/// How a message names a value that was found: numbers and booleans as they are, everything else by kind, because strings may be prompts.
+func describe(_ value: JSONValue) -> String {
+    switch value {
+    case .bool(let value): value ? "true" : "false"
+    case .integer(let value): String(value)
+    case .number(let value): value.description
+    default: value.kindName
+    }
+}
+
+/// A client's word made fit for a message: at most 100 characters, control characters replaced.
+func quoted(_ word: String) -> String {
+    var result = ""
+    for (count, scalar) in word.unicodeScalars.enumerated() {
+        if count == 100 { return result + "…" }
+        result.unicodeScalars.append(scalar.properties.generalCategory == .control ? "\u{FFFD}" : scalar)
+    }
+    return result
+}
+
+/// The key of the member whose value starts at or surrounds `offset`: walks back over the number or word there, the colon and the quoted
+/// key. `nil` unless the key is a plain word of at most 64 letters, digits and underscores.
+private func memberKey(before offset: Int, in body: [UInt8]) -> String? {
+    var index = min(offset, body.count) - 1
+    func isWord(_ byte: UInt8) -> Bool {
+        switch byte {
+        case UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "_"): true
+        default: false
+        }
+    }
+    func isSpace(_ byte: UInt8) -> Bool { byte == 0x20 || byte == 0x0A || byte == 0x0D || byte == 0x09 }
+    let limit = max(0, index - 400)
+    func skip(while test: (UInt8) -> Bool) {
+        while index >= limit, test(body[index]) { index -= 1 }
+    }
+    skip { isWord($0) || $0 == UInt8(ascii: "+") || $0 == UInt8(ascii: "-") || $0 == UInt8(ascii: ".") }
+    skip(while: isSpace)
+    guard index >= limit, body[index] == UInt8(ascii: ":") else { return nil }
+    index -= 1
+    skip(while: isSpace)
+    guard index >= limit, body[index] == UInt8(ascii: "\"") else { return nil }
+    let end = index
+    index -= 1
+    skip(while: isWord)
+    guard index >= limit, body[index] == UInt8(ascii: "\""), (1...64).contains(end - index - 1) else { return nil }
+    return String(decoding: body[(index + 1)..<end], as: UTF8.self)
+}
+
+/// The content types of responses.
+enum ContentType {
+    static let json = "application/json"
+    static let eventStream = "text/event-stream; charset=utf-8"
+}
+
+extension HTTPField.Name {
+    static let xShouldRetry = Self("x-should-retry")!
+    static let openAIProcessingTime = Self("openai-processing-ms")!
+    static let ignoredParameters = Self("graft-ignored-parameters")!
+    static let accelBuffering = Self("x-accel-buffering")!
+}

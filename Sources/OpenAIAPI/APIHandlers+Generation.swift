@@ -1,0 +1,235 @@
+import Executors
+import HTTPServing
+import HTTPTypes
+import Inference
+import Synchronization
+
+/// Where the engine's events go: one post to the server a step, whatever the number of requests.
+final class EngineSink<Transport: ResponseTransport>: GenerationSink {
+    private weak let handlers: APIHandlers<Transport>?
+    private weak let transport: Transport?
+
+    init(_ handlers: APIHandlers<Transport>, _ transport: Transport) {
+        self.handlers = handlers
+        self.transport = transport
+    }
+
+    func deliver(_ events: [GenerationEvent]) {
+        guard let handlers, let transport else { return }
+        transport.post { transport in handlers.receive(events, on: transport) }
+    }
+}
+
+extension APIHandlers {
+    /// Decodes a generation request, here or on a thread of its own, and submits it.
+    func generate(_ request: IncomingRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
+        if isDraining { throw .shuttingDown }
+        let preparation = preparation
+        try prepare(
+            request, route: route, on: transport,
+            work: { body throws(APIError) in route == .chat ? try preparation.chat(body) : try preparation.completion(body) },
+            then: { (handlers: APIHandlers, prepared: PreparedGeneration, transport: isolated Transport) throws(APIError) in
+                try handlers.submit(prepared, for: request, route: route, on: transport)
+            })
+    }
+
+    /// Runs `work` on the request's body, at once when it is small, and `then` with its result on the server.
+    ///
+    /// When the client leaves in between, `then` does not run. What either throws is the answer.
+    func prepare<Prepared: Sendable>(
+        _ request: IncomingRequest, route: APIRoute, on transport: isolated Transport,
+        work: @escaping @Sendable ([UInt8]) throws(APIError) -> Prepared,
+        then: @escaping @Sendable (APIHandlers, Prepared, isolated Transport) throws(APIError) -> Void
+    ) throws(APIError) {
+        guard request.body.count > configuration.inlineBodyBytes else {
+            return try then(self, try work(request.body), transport)
+        }
+        state.on(transport).preparing[request.exchange] = route
+        do throws(ExecutorError) {
+            try preparationExecutor.submit {
+                let result: Result<Prepared, APIError>
+                do throws(APIError) {
+                    result = .success(try work(request.body))
+                } catch {
+                    result = .failure(error)
+                }
+                transport.post { transport in
+                    guard self.state.on(transport).preparing.removeValue(forKey: request.exchange) != nil else { return }
+                    do throws(APIError) {
+                        try then(self, try result.get(), transport)
+                    } catch {
+                        self.refuse(request.exchange, error, route: route, request: request, on: transport)
+                    }
+                }
+            }
+        } catch {
+            state.on(transport).preparing[request.exchange] = nil
+            throw .busy
+        }
+    }
+
+    private func submit(
+        _ prepared: PreparedGeneration, for request: IncomingRequest, route: APIRoute, on transport: isolated Transport
+    ) throws(APIError) {
+        if isDraining { throw .shuttingDown }
+        let state = state.on(transport)
+        let exchange = GenerationExchange(
+            prepared, id: request.exchange, requestID: request.requestID, receivedAt: request.receivedAt, route: route,
+            meters: metrics.meters(for: prepared.target.name), created: secondsSince1970())
+        let sink = state.sink ?? EngineSink(self, transport)
+        state.sink = sink
+        let statistics = service.statistics
+        if statistics.running + statistics.waiting <= state.pausedCount { state.busySince = currentTime }
+        for (index, work) in prepared.requests.enumerated() {
+            let sequence = exchange.choices[index].sequence
+            do throws(InferenceError) {
+                try service.submit(work, as: sequence, to: sink)
+            } catch {
+                for submitted in exchange.choices.prefix(index) {
+                    service.cancel(submitted.sequence)
+                    state.sequences[submitted.sequence] = nil
+                }
+                if error.code == .internalFailure { logFailure(error, exchange) }
+                throw APIError(error, param: route == .chat ? "messages" : "prompt")
+            }
+            state.sequences[sequence] = (exchange, index)
+        }
+        state.exchanges[request.exchange] = exchange
+    }
+
+    /// Takes what happened in one engine step.
+    package func receive(_ events: [GenerationEvent], on transport: isolated Transport) {
+        let state = state.on(transport)
+        let time = currentTime
+        var touched: [GenerationExchange] = []
+        for event in events {
+            // Events of a sequence that was cancelled meanwhile find nobody.
+            guard let (exchange, choice) = state.sequences[event.sequence] else { continue }
+            if exchange.backlog == nil {
+                take(event.kind, for: exchange, choice: choice, at: time, on: transport)
+            } else {
+                exchange.backlog?.append((event.kind, choice))
+            }
+            if !exchange.isTouched {
+                exchange.isTouched = true
+                touched.append(exchange)
+            }
+        }
+        for exchange in touched {
+            exchange.isTouched = false
+            flush(exchange, on: transport, at: time)
+        }
+    }
+
+    private func take(
+        _ kind: GenerationEvent.Kind, for exchange: GenerationExchange, choice: Int, at time: ContinuousClock.Instant,
+        on transport: isolated Transport
+    ) {
+        if let write = exchange.promptLogprobsToWriteElsewhere(kind, choice: choice, threshold: configuration.inlineLogprobs),
+            writeElsewhere(write, for: exchange, choice: choice, on: transport)
+        {
+            exchange.backlog = []
+            return
+        }
+        if case .failed(let error) = kind { logFailure(error, exchange) }
+        if exchange.receive(kind, choice: choice, now: time) {
+            let state = state.on(transport)
+            state.sequences[exchange.choices[choice].sequence] = nil
+            if exchange.isCongested { state.pausedCount -= 1 }
+        }
+    }
+
+    /// False when the threads have too much to do already.
+    private func writeElsewhere(
+        _ write: @escaping @Sendable () -> CompletionLogprobs, for exchange: GenerationExchange, choice: Int, on transport: isolated Transport
+    ) -> Bool {
+        let id = exchange.id
+        do throws(ExecutorError) {
+            try preparationExecutor.submit {
+                let logprobs = write()
+                transport.post { transport in self.resume(id, with: logprobs, choice: choice, on: transport) }
+            }
+        } catch {
+            return false
+        }
+        return true
+    }
+
+    /// Goes on with an exchange whose log-probabilities are written.
+    private func resume(_ id: ExchangeID, with logprobs: CompletionLogprobs, choice: Int, on transport: isolated Transport) {
+        guard let exchange = state.on(transport).exchanges[id], let backlog = exchange.backlog else { return }
+        let time = currentTime
+        exchange.backlog = nil
+        exchange.receiveWrittenPromptLogprobs(logprobs, choice: choice)
+        for event in backlog {
+            if exchange.backlog == nil {
+                take(event.kind, for: exchange, choice: event.choice, at: time, on: transport)
+            } else {
+                exchange.backlog?.append(event)
+            }
+        }
+        flush(exchange, on: transport, at: time)
+    }
+
+    /// Carries out what an exchange has to say, and closes its books when it is over.
+    private func flush(_ exchange: GenerationExchange, on transport: isolated Transport, at time: ContinuousClock.Instant) {
+        let actions = exchange.takeActions(now: time)
+        // The books first: a write may report back that the client is gone.
+        if let outcome = exchange.outcome, state.on(transport).exchanges[exchange.id] === exchange {
+            forget(exchange, on: transport)
+            switch outcome {
+            case .completed: finishRecord(exchange, status: 200, note: nil)
+            case .failed(let error, let afterStart):
+                if afterStart { exchange.meters.brokenStreams.increment() }
+                finishRecord(exchange, status: afterStart ? 200 : error.status.code, note: error.code)
+            }
+        }
+        for action in actions {
+            switch action {
+            case .respond(let head, let body): transport.respond(to: exchange.id, head, body: body)
+            case .start(let head): transport.startStream(exchange.id, head, keepAlive: configuration.keepAliveInterval)
+            case .write(let bytes): transport.write(exchange.id, bytes)
+            case .finish: transport.finish(exchange.id)
+            }
+        }
+    }
+
+    /// Gives up an exchange whose client has gone.
+    func abandon(_ exchange: GenerationExchange, on transport: isolated Transport) {
+        forget(exchange, on: transport)
+        exchange.fail(.shuttingDown)
+        _ = exchange.takeActions(now: currentTime)
+    }
+
+    /// Strikes an exchange off the books and cancels what the engine still does for it.
+    private func forget(_ exchange: GenerationExchange, on transport: isolated Transport) {
+        let state = state.on(transport)
+        state.exchanges[exchange.id] = nil
+        for choice in exchange.choices where state.sequences.removeValue(forKey: choice.sequence) != nil {
+            if exchange.isCongested { state.pausedCount -= 1 }
+            service.cancel(choice.sequence)
+        }
+    }
+
+    func finishRecord(_ exchange: GenerationExchange, status: Int, note: String?) {
+        let usage = exchange.usage
+        let duration = (currentTime - exchange.receivedAt).seconds
+        metrics.count(route: exchange.route.rawValue, status: status, model: exchange.target.name)
+        exchange.meters.promptTokens.increment(by: UInt64(usage.promptTokens))
+        exchange.meters.cachedTokens.increment(by: UInt64(usage.cachedTokens))
+        exchange.meters.completionTokens.increment(by: UInt64(usage.completionTokens))
+        exchange.meters.requestDuration.observe(duration)
+        logger.info(
+            "request",
+            metadata: [
+                "route": "\(exchange.route.rawValue)", "status": "\(status)", "request_id": "\(exchange.requestID)",
+                "model": "\(exchange.target.name)", "ms": "\(Int(duration * 1000))", "prompt_tokens": "\(usage.promptTokens)",
+                "cached_tokens": "\(usage.cachedTokens)", "completion_tokens": "\(usage.completionTokens)",
+                "streamed": "\(exchange.isStreamed)", "note": "\(note ?? "-")",
+            ])
+    }
+
+    private func logFailure(_ error: InferenceError, _ exchange: GenerationExchange) {
+        logger.error("the engine failed on a request", metadata: ["request_id": "\(exchange.requestID)", "cause": "\(error.message)"])
+    }
+}

@@ -1,0 +1,207 @@
+import Executors
+import HTTPServing
+import HTTPTypes
+import Inference
+import JSON
+import Logging
+import Observability
+import Synchronization
+
+/// All routes of the API over some transport. `APIServer` joins them to the real server.
+package final class APIHandlers<Transport: ResponseTransport>: Sendable {
+    /// What is under way. Confined to the transport.
+    final class State {
+        var exchanges: [ExchangeID: GenerationExchange] = [:]
+        var sequences: [SequenceID: (exchange: GenerationExchange, choice: Int)] = [:]
+        /// Requests whose bodies are decoded elsewhere, with what their closing needs.
+        var preparing: [ExchangeID: APIRoute] = [:]
+        /// One for all requests, so that the engine posts one batch a step.
+        var sink: EngineSink<Transport>?
+        /// Sequences whose client reads too slowly.
+        var pausedCount = 0
+        /// Since when the engine has had something to do, as far as the API knows; a stall is counted from here at the earliest.
+        var busySince: ContinuousClock.Instant?
+    }
+
+    let service: any GenerationService
+    let models: any ModelResolver
+    let configuration: APIConfiguration
+    let preparation: RequestPreparation
+    let metrics: APIMetrics
+    let logger: Logger
+    let state = Confined(State())
+    private let registry: MetricsRegistry
+    private let router = APIRoute.router()
+    let preparationExecutor: BlockingExecutor
+    private let draining = Atomic<Bool>(false)
+    private let now: @Sendable () -> ContinuousClock.Instant
+
+    package init(
+        service: any GenerationService, models: any ModelResolver, configuration: APIConfiguration, registry: MetricsRegistry, logger: Logger,
+        now: @escaping @Sendable () -> ContinuousClock.Instant = { .now }
+    ) {
+        self.service = service
+        self.models = models
+        self.configuration = configuration
+        self.registry = registry
+        self.logger = logger
+        self.now = now
+        preparation = RequestPreparation(models: models, engineLimits: service.limits, limits: configuration.limits)
+        metrics = APIMetrics(registry, service: service, version: configuration.version)
+        preparationExecutor = BlockingExecutor(
+            name: "prepare", width: configuration.preparationThreads, capacity: configuration.preparationQueue)
+    }
+
+    var currentTime: ContinuousClock.Instant { now() }
+    var isDraining: Bool { draining.load(ordering: .relaxed) }
+
+    /// New work is refused and `/readyz` is 503 from now on; what runs goes on.
+    package func beginDraining() {
+        draining.store(true, ordering: .relaxed)
+    }
+
+    /// Ends the preparing threads. The server must be closed.
+    package func shutdown() {
+        preparationExecutor.shutdown()
+    }
+
+    /// Answers a request or sets its answer going.
+    package func handle(_ request: IncomingRequest, on transport: isolated Transport) {
+        switch router.match(request.head.method, request.path) {
+        case .found(let route, let parameters):
+            do throws(APIError) {
+                try dispatch(request, to: route, id: parameters["id"], on: transport)
+            } catch {
+                refuse(request.exchange, error, route: route, request: request, on: transport)
+            }
+        case .methodNotAllowed(let known):
+            var error = APIError(
+                .methodNotAllowed, .invalidRequest, code: "method_not_allowed",
+                "This path does not know the method \(quoted(request.head.method.rawValue)), expected \(known.map(\.rawValue).joined(separator: " or "))")
+            error.allow = known
+            refuse(request.exchange, error, route: nil, request: request, on: transport)
+        case .notFound:
+            let error = APIError(
+                .notFound, .notFound, code: "unknown_url", "There is nothing at this path; the API's paths begin with /v1/")
+            refuse(request.exchange, error, route: nil, request: request, on: transport)
+        }
+    }
+
+    private func dispatch(_ request: IncomingRequest, to route: APIRoute, id: String?, on transport: isolated Transport) throws(APIError) {
+        switch route {
+        case .chat, .completions:
+            try requireJSON(request)
+            try generate(request, route: route, on: transport)
+        case .tokenize, .detokenize:
+            try requireJSON(request)
+            try convert(request, route: route, on: transport)
+        case .models: answer(request, route: route, modelList(), on: transport)
+        case .model: answer(request, route: route, try modelCard(id ?? ""), on: transport)
+        case .livez: answer(request, route: route, ["status": "ok"], on: transport)
+        case .readyz, .health:
+            try requireReadiness(on: transport)
+            answer(request, route: route, ["status": "ok"], on: transport)
+        case .version:
+            answer(request, route: route, ["name": "graft", "version": .string(configuration.version)], on: transport)
+        case .metrics:
+            let head = HTTPResponse(status: .ok, headerFields: [.contentType: MetricsRegistry.contentType])
+            transport.respond(to: request.exchange, head, body: registry.exposition())
+            record(route: route, status: 200, model: "", request: request)
+        }
+    }
+
+    /// The client went away before its response was complete: its sequences are given up.
+    package func exchangeClosed(_ id: ExchangeID, on transport: isolated Transport) {
+        let state = state.on(transport)
+        if let route = state.preparing.removeValue(forKey: id) {
+            metrics.count(route: route.rawValue, status: Self.clientClosed, model: "")
+        }
+        guard let exchange = state.exchanges[id] else { return }
+        let status = exchange.isStreaming ? 200 : Self.clientClosed
+        abandon(exchange, on: transport)
+        finishRecord(exchange, status: status, note: "the client left")
+    }
+
+    /// The status that metrics show for a client that left before its answer; nginx's number, never sent.
+    static var clientClosed: Int { 499 }
+
+    /// A client that reads too slowly pauses its own sequences, and no other's.
+    package func exchange(_ id: ExchangeID, isCongested: Bool, on transport: isolated Transport) {
+        let state = state.on(transport)
+        guard let exchange = state.exchanges[id], exchange.isCongested != isCongested else { return }
+        exchange.isCongested = isCongested
+        let sequences = exchange.liveSequences
+        state.pausedCount += isCongested ? sequences.count : -sequences.count
+        if !isCongested { state.busySince = now() }
+        for sequence in sequences { service.setPaused(sequence, isCongested) }
+    }
+
+    // MARK: - Small answers
+
+    private func requireJSON(_ request: IncomingRequest) throws(APIError) {
+        // A body without a type is taken for JSON: many small clients leave it out.
+        guard let type = request.head.headerFields[.contentType] else { return }
+        let essence = type.prefix { $0 != ";" }.lowercased()
+        guard essence.split(separator: " ").joined() == "application/json" else { throw .unsupportedMediaType }
+    }
+
+    private func modelList() -> JSONValue {
+        ["object": "list", "data": .array(models.cards().map(card))]
+    }
+
+    private func modelCard(_ id: String) throws(APIError) -> JSONValue {
+        guard let target = models.resolve(id), let found = models.cards().first(where: { $0.id == target.name }) else {
+            throw .modelNotFound(id)
+        }
+        return card(found)
+    }
+
+    private func card(_ card: ModelCard) -> JSONValue {
+        [
+            "id": .string(card.id), "object": "model", "created": .integer(Int64(card.created)), "owned_by": .string(card.ownedBy),
+            "root": .string(card.id), "parent": card.parent.map { .string($0) } ?? .null, "permission": [],
+            "max_model_len": .integer(Int64(card.contextLength)), "digest": .string("sha256:" + card.digest),
+        ]
+    }
+
+    /// Ready means: not shutting down, and the engine has ended a step lately if it has anything to do.
+    private func requireReadiness(on transport: isolated Transport) throws(APIError) {
+        if isDraining { throw .shuttingDown }
+        let state = state.on(transport)
+        let statistics = service.statistics
+        guard statistics.running + statistics.waiting > state.pausedCount else { return }
+        // Work that another caller gave the engine was first noticed now.
+        if state.busySince == nil { state.busySince = now() }
+        let since = [state.busySince, statistics.lastStep].compactMap { $0 }.max()
+        guard let since, now() - since >= configuration.stallLimit else { return }
+        throw APIError(
+            .serviceUnavailable, .unavailable, code: "engine_stalled",
+            "The engine has work and has not ended a step for \(Int((now() - since).seconds)) s", retryAfter: 5)
+    }
+
+    /// A whole JSON answer.
+    func answer(_ request: IncomingRequest, route: APIRoute, _ value: JSONValue, model: String = "", ignored: [String] = [], on transport: isolated Transport) {
+        var head = HTTPResponse(status: .ok, headerFields: [.contentType: ContentType.json])
+        if !ignored.isEmpty { head.headerFields[.ignoredParameters] = headerList(ignored) }
+        transport.respond(to: request.exchange, head, body: value.serialized())
+        record(route: route, status: 200, model: model, request: request)
+    }
+
+    /// A whole error answer.
+    func refuse(_ exchange: ExchangeID, _ error: APIError, route: APIRoute?, request: IncomingRequest, on transport: isolated Transport) {
+        transport.respond(to: exchange, error.head(), body: error.body())
+        record(route: route, status: error.status.code, model: "", request: request, code: error.code)
+    }
+
+    /// Counts a request and logs one line, which never has anything of the request's body in it.
+    private func record(route: APIRoute?, status: Int, model: String, request: IncomingRequest, code: String? = nil) {
+        let label = route?.rawValue ?? "unmatched"
+        metrics.count(route: label, status: status, model: model)
+        logger.log(
+            level: route?.isProbe == true ? .debug : .info, "request",
+            metadata: [
+                "route": "\(label)", "status": "\(status)", "request_id": "\(request.requestID)",
+                "ms": "\(Int((now() - request.receivedAt).seconds * 1000))", "code": "\(code ?? "-")",
+            ])
+    }
+}

@@ -1,0 +1,88 @@
+import Inference
+import Observability
+
+/// The histograms and counters of one model name, looked up once a request.
+struct ModelMeters: Sendable {
+    let timeToFirstToken: Histogram
+    let interToken: Histogram
+    let requestDuration: Histogram
+    let promptTokens: Counter
+    let cachedTokens: Counter
+    let completionTokens: Counter
+    let brokenStreams: Counter
+}
+
+/// What `GET /metrics` shows. Label values come from bounded sets: route patterns, statuses and names of served models.
+struct APIMetrics: Sendable {
+    private let requests: MetricFamily<Counter>
+    private let timeToFirstToken: MetricFamily<Histogram>
+    private let interToken: MetricFamily<Histogram>
+    private let requestDuration: MetricFamily<Histogram>
+    private let promptTokens: MetricFamily<Counter>
+    private let cachedTokens: MetricFamily<Counter>
+    private let completionTokens: MetricFamily<Counter>
+    private let brokenStreams: MetricFamily<Counter>
+
+    /// Seconds; CPU inference spans a wide range.
+    private static let latencyBounds = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
+    private static let interTokenBounds = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1, 2.5]
+
+    init(_ registry: MetricsRegistry, service: any GenerationService, version: String) {
+        requests = registry.counter(
+            "graft_requests_total", help: "Requests answered, by route, HTTP status (499: the client left) and model.",
+            labels: ["route", "status", "model"])
+        timeToFirstToken = registry.histogram(
+            "graft_time_to_first_token_seconds", help: "From the request's arrival to its first token.", labels: ["model"],
+            bounds: Self.latencyBounds)
+        interToken = registry.histogram(
+            "graft_inter_token_seconds", help: "Between two tokens of one answer.", labels: ["model"], bounds: Self.interTokenBounds)
+        requestDuration = registry.histogram(
+            "graft_request_duration_seconds", help: "From a generation request's arrival to the end of its answer.", labels: ["model"],
+            bounds: Self.latencyBounds)
+        promptTokens = registry.counter("graft_prompt_tokens_total", help: "Prompt tokens of finished requests.", labels: ["model"])
+        cachedTokens = registry.counter(
+            "graft_cached_tokens_total", help: "Prompt tokens of finished requests whose keys and values were in the cache.", labels: ["model"])
+        completionTokens = registry.counter("graft_completion_tokens_total", help: "Tokens generated for finished requests.", labels: ["model"])
+        brokenStreams = registry.counter("graft_broken_streams_total", help: "Streams that ended with an error event.", labels: ["model"])
+        registry.gauge("graft_build_info", help: "Always 1; the label has the version.", labels: ["version"]).series(version).set(1)
+        Self.mirror(service, in: registry)
+    }
+
+    /// The engine's own figures are read when they are asked for.
+    private static func mirror(_ service: any GenerationService, in registry: MetricsRegistry) {
+        let running = registry.gauge("graft_sequences_running", help: "Sequences in the batch.").series()
+        let waiting = registry.gauge("graft_queue_depth", help: "Sequences that wait for a place in the batch.").series()
+        let blocks = registry.gauge(
+            "graft_kv_blocks", help: "Blocks of the key-value cache: all, held by sequences, kept for reuse.", labels: ["state"])
+        let (total, inUse, cached) = (blocks.series("total"), blocks.series("in_use"), blocks.series("cached"))
+        let steps = registry.counter("graft_engine_steps_total", help: "Engine steps.").series()
+        let tokens = registry.counter(
+            "graft_engine_tokens_total", help: "Tokens that the engine worked through, by kind; cached ones were spared.", labels: ["kind"])
+        let (prefill, decode, spared) = (tokens.series("prefill"), tokens.series("decode"), tokens.series("cached"))
+        registry.onCollect { [weak service] in
+            guard let statistics = service?.statistics else { return }
+            running.set(Double(statistics.running))
+            waiting.set(Double(statistics.waiting))
+            total.set(Double(statistics.blocksTotal))
+            inUse.set(Double(statistics.blocksInUse))
+            cached.set(Double(statistics.blocksCached))
+            steps.raise(to: statistics.steps)
+            prefill.raise(to: statistics.prefillTokens)
+            decode.raise(to: statistics.decodeTokens)
+            spared.raise(to: statistics.cachedTokens)
+        }
+    }
+
+    func meters(for model: String) -> ModelMeters {
+        ModelMeters(
+            timeToFirstToken: timeToFirstToken.series(model), interToken: interToken.series(model),
+            requestDuration: requestDuration.series(model), promptTokens: promptTokens.series(model),
+            cachedTokens: cachedTokens.series(model), completionTokens: completionTokens.series(model),
+            brokenStreams: brokenStreams.series(model))
+    }
+
+    /// - Parameter model: a resolved name, or empty where there is none.
+    func count(route: String, status: Int, model: String) {
+        requests.series(route, String(status), model).increment()
+    }
+}

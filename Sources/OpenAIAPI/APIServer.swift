@@ -1,0 +1,45 @@
+import HTTPServing
+import HTTPTypes
+import Inference
+import Logging
+import Observability
+
+/// Graft's HTTP API: OpenAI's chat and completions, models, tokenisation, health and metrics.
+///
+/// Give it to an `HTTPServer` as its application. It holds no thread of its own but those that decode large bodies.
+public final class APIServer: HTTPApplication {
+    let handlers: APIHandlers<HTTPServer>
+
+    /// - Parameters:
+    ///   - service: the engine that all served models run on.
+    ///   - registry: where the API registers its metrics; `GET /metrics` shows all of the registry.
+    public init(
+        service: any GenerationService, models: any ModelResolver, configuration: APIConfiguration, registry: MetricsRegistry, logger: Logger
+    ) {
+        handlers = APIHandlers(service: service, models: models, configuration: configuration, registry: registry, logger: logger)
+    }
+
+    /// From now on new work is refused with 503 and `/readyz` says so, while what runs goes on. Call it before `HTTPServer.drain`.
+    public func beginDraining() {
+        handlers.beginDraining()
+    }
+
+    /// Ends the API's own threads. Call it after the server is closed; a process that exits need not.
+    public func shutdown() {
+        handlers.shutdown()
+    }
+
+    public func handle(_ request: IncomingRequest, on server: isolated HTTPServer) {
+        handlers.handle(request, on: server)
+    }
+
+    public func exchangeClosed(_ exchange: ExchangeID, on server: isolated HTTPServer) {
+        handlers.exchangeClosed(exchange, on: server)
+    }
+
+    public func exchange(_ exchange: ExchangeID, isCongested: Bool, on server: isolated HTTPServer) {
+        handlers.exchange(exchange, isCongested: isCongested, on: server)
+    }
+}
+
+extension HTTPServer: ResponseTransport {}

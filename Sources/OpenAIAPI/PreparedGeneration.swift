@@ -1,0 +1,132 @@
+import Inference
+import JSON
+import Tokenization
+
+/// A request that is fully checked and tokenised: nothing but the engine's answers is missing.
+struct PreparedGeneration: Sendable {
+    enum Style: Sendable {
+        case chat
+        /// `prompts`: the text that each prompt's echo shows; empty without echo.
+        case completion(echo: Bool, prompts: [String])
+    }
+
+    var style: Style
+    var target: ModelTarget
+    /// One per answer, by choice index: the answers to the first prompt, then those to the second.
+    var requests: [GenerationRequest]
+    /// Answers per prompt.
+    var choicesPerPrompt: Int
+    var isStreamed: Bool
+    var includesUsage: Bool
+    var returnsTokenIDs: Bool
+    var logprobs: Int?
+    /// Names of unknown fields of the request.
+    var ignored: [String]
+}
+
+/// Turns request bodies into work for the engine. Holds no state, so that it runs on any thread.
+struct RequestPreparation: Sendable {
+    let models: any ModelResolver
+    let engineLimits: GenerationLimits
+    let limits: RequestLimits
+
+    func target(_ name: String?) throws(APIError) -> ModelTarget {
+        guard let target = models.resolve(name) else { throw .modelNotFound(name ?? "default") }
+        return target
+    }
+
+    /// Parses a body that must be one JSON object.
+    func object(_ body: [UInt8]) throws(APIError) -> JSONObject {
+        let value: JSONValue
+        do throws(JSONError) {
+            value = try JSONValue(parsing: body)
+        } catch {
+            throw APIError(error, in: body)
+        }
+        guard let object = value.object else {
+            throw APIError(
+                .badRequest, .invalidRequest, code: "invalid_type", "The body is \(describe(value)), expected a JSON object")
+        }
+        return object
+    }
+
+    func chat(_ body: [UInt8]) throws(APIError) -> PreparedGeneration {
+        let request = try ChatRequest(try object(body), limits: limits) { name throws(APIError) in
+            try self.target(name).base.tokenizer.vocabularySize
+        }
+        let target = try self.target(request.options.model)
+        let tokens = try target.base.tokens(of: request.messages)
+        var options = request.options
+        if target.base.chatTemplate == nil { options.stop.append(PlainTranscript.stop) }
+        return PreparedGeneration(
+            style: .chat, target: target,
+            requests: try requests([tokens], options: options, logprobs: request.topLogprobs, echo: false, target: target, param: "messages"),
+            choicesPerPrompt: options.choices, isStreamed: options.isStreamed, includesUsage: options.includesUsage,
+            returnsTokenIDs: options.returnsTokenIDs, logprobs: request.topLogprobs, ignored: request.ignored)
+    }
+
+    func completion(_ body: [UInt8]) throws(APIError) -> PreparedGeneration {
+        let request = try CompletionRequest(try object(body), limits: limits) { name throws(APIError) in
+            try self.target(name).base.tokenizer.vocabularySize
+        }
+        let target = try self.target(request.options.model)
+        let tokenizer = target.base.tokenizer
+        var texts: [String] = []
+        var prompts: [[Int32]] = []
+        for prompt in request.prompts {
+            switch prompt {
+            case .text(let text):
+                // A raw prompt is the client's own: what it spells as a control token is one, as in llama.cpp and vLLM.
+                prompts.append(tokenizer.encode(text, addSpecial: true, parseSpecial: true))
+                if request.echoes { texts.append(text) }
+            case .tokens(let ids):
+                prompts.append(ids)
+                if request.echoes { texts.append(tokenizer.decode(ids, skipSpecial: false)) }
+            }
+        }
+        return PreparedGeneration(
+            style: .completion(echo: request.echoes, prompts: texts), target: target,
+            requests: try requests(
+                prompts, options: request.options, logprobs: request.logprobs, echo: request.echoes, target: target, param: "prompt"),
+            choicesPerPrompt: request.options.choices, isStreamed: request.options.isStreamed,
+            includesUsage: request.options.includesUsage, returnsTokenIDs: request.options.returnsTokenIDs, logprobs: request.logprobs,
+            ignored: request.ignored)
+    }
+
+    private func requests(
+        _ prompts: [[Int32]], options: GenerationOptions, logprobs: Int?, echo: Bool, target: ModelTarget, param: String
+    ) throws(APIError) -> [GenerationRequest] {
+        let contextLength = min(target.base.contextLength, engineLimits.contextLength)
+        let count = prompts.count * options.choices
+        guard count <= engineLimits.maxQueued else {
+            // Trying again would not help: so many never fit the queue together.
+            throw .invalidValue(param, "The request asks for \(count) answers, expected at most \(engineLimits.maxQueued) at a time; send less or lower 'n'")
+        }
+        var requests: [GenerationRequest] = []
+        requests.reserveCapacity(count)
+        for (index, prompt) in prompts.enumerated() {
+            let name = prompts.count == 1 ? param : "\(param)[\(index)]"
+            guard !prompt.isEmpty else {
+                throw .invalidValue(name, "'\(name)' has no tokens, expected at least one")
+            }
+            let least = options.maxTokens == 0 ? 0 : 1
+            guard prompt.count + least <= contextLength else {
+                throw .contextLengthExceeded(param: param, promptTokens: prompt.count, contextLength: contextLength)
+            }
+            for _ in 0..<options.choices {
+                var request = GenerationRequest(prompt: prompt)
+                request.sampling = options.sampling
+                // Each answer draws its own numbers, and a seeded request repeats all of them.
+                if let seed = options.sampling.seed { request.sampling.seed = seed &+ UInt64(requests.count) }
+                request.maxTokens = options.maxTokens.map { min($0, contextLength - prompt.count) }
+                request.stop = options.stop
+                request.ignoresEndOfGeneration = options.ignoresEndOfGeneration
+                request.logprobs = logprobs
+                request.wantsPromptLogprobs = echo && logprobs != nil
+                request.modelName = target.name
+                requests.append(request)
+            }
+        }
+        return requests
+    }
+}

@@ -1,0 +1,74 @@
+import GGUF
+import Inference
+import Kernels
+import Modeling
+import Tokenization
+
+/// A model in memory, with its tokenizer and what computes with it.
+struct LoadedModel {
+    let name: String
+    let path: String
+    /// SHA-256 of the file as the catalogue pins it; for other files a fingerprint of its path, size and time, which is enough to key caches of this process.
+    let digest: String
+    let file: GGUFFile
+    let model: LanguageModel
+    let variant: KernelVariant
+    let pool: ComputePool
+
+    /// - Throws: errors that name the file, what is wrong with it and the way out.
+    init(_ settings: EngineSettings) throws {
+        let resolved = try findModel(settings.model, in: settings.modelsDirectory)
+        name = resolved.name
+        path = resolved.path
+        variant = try KernelVariant(forced: Environment["GRAFT_ISA"])
+        pool = try ComputePool(threads: settings.threads == 0 ? ComputePool.processorCount : settings.threads)
+        file = try GGUFFile(path: path)
+        digest = resolved.model?.sha256 ?? Environment.fileFingerprint(path)
+        do {
+            model = try LanguageModel(file: file, pool: pool)
+        } catch {
+            throw SettingsError("\(path): \(error)")
+        }
+    }
+
+    func tokenizer() throws -> Tokenizer {
+        let tokenizer = try Tokenizer(metadata: file.metadata)
+        guard tokenizer.vocabularySize == model.configuration.vocabularySize else {
+            throw SettingsError(
+                "\(path): the tokenizer has \(tokenizer.vocabularySize) tokens and the model \(model.configuration.vocabularySize); the file is damaged or badly converted")
+        }
+        return tokenizer
+    }
+
+    func chatTemplate() throws -> ChatTemplate? {
+        guard let source = try file.metadata.string("tokenizer.chat_template"), !source.isEmpty else { return nil }
+        do {
+            return try ChatTemplate(source: source)
+        } catch {
+            throw SettingsError("\(path): tokenizer.chat_template: \(error)")
+        }
+    }
+
+    func engine(_ settings: EngineSettings, tokenizer: Tokenizer) throws -> Engine {
+        let c = model.configuration
+        let context = settings.contextLength == 0 ? c.contextLength : settings.contextLength
+        guard context <= c.contextLength else {
+            throw SettingsError("context: found \(context), expected at most the \(c.contextLength) positions that \(name) was trained for")
+        }
+        let precision = settings.exact ? KVCache.Precision.float32 : settings.cachePrecision
+        let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: precision)
+        let contextBytes = BlockPool.blocks(for: context) * blockBytes
+        let bytes: Int
+        if settings.cacheMegabytes > 0 {
+            bytes = settings.cacheMegabytes << 20
+        } else {
+            bytes = min(contextBytes * settings.maxSequences, max(contextBytes, Environment.memoryBytes / 4))
+        }
+        var configuration = EngineConfiguration(contextLength: context, cacheBytes: bytes)
+        configuration.maxSequences = settings.maxSequences
+        configuration.maxQueued = settings.maxQueued
+        configuration.numerics = settings.exact ? .exact : .fast
+        configuration.cachePrecision = settings.cachePrecision
+        return try Engine(model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: digest, variant: variant, pool: pool)
+    }
+}

@@ -1,0 +1,128 @@
+import ArgumentParser
+import EventLoops
+import HTTPServing
+import Inference
+import Logging
+import Observability
+import OpenAIAPI
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+struct ServeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Serve a model over HTTP with OpenAI's API.",
+        discussion: """
+            Reads Config/graft.yaml, then the environment (GRAFT_SERVER_PORT and so on), then these options. SIGTERM or Ctrl-C lets running \
+            answers finish; a second one ends the process at once.
+            """)
+
+    @OptionGroup var options: ModelOptions
+    @Option(help: "The address to listen on. Default: 127.0.0.1, which only this machine can reach.")
+    var host: String?
+    @Option(help: "The port; 0 takes a free one. Default: 8080.")
+    var port: Int?
+
+    func validate() throws {
+        if let port, !(0...65535).contains(port) { throw ValidationError("--port takes 0 to 65535, not \(port).") }
+    }
+
+    func run() async throws {
+        let start = ContinuousClock.now
+        let (settings, engineSettings) = try options.engineSettings()
+        bootstrapLogging(level: try settings.choice("log.level", Logger.Level.info), format: try settings.choice("log.format", LogFormat.text))
+        let logger = Logger(label: "graft")
+        let host = host ?? settings.string("server.host", "127.0.0.1")
+        let port = try port ?? settings.integer("server.port", 8080, in: 0...65535)
+        var serverConfiguration = HTTPServerConfiguration()
+        serverConfiguration.maxConnections = try settings.integer("server.max_connections", 4096, in: 1...1_000_000)
+        serverConfiguration.limits.bodyBytes = try settings.integer("server.max_body_megabytes", 4, in: 1...1024) << 20
+        let drain = Duration.seconds(try settings.integer("server.drain_seconds", 20, in: 0...3600))
+
+        let loaded = try LoadedModel(engineSettings)
+        let tokenizer = try loaded.tokenizer()
+        let engine = try loaded.engine(engineSettings, tokenizer: tokenizer)
+        let served = ServedModel(
+            name: loaded.name, tokenizer: tokenizer, chatTemplate: try loaded.chatTemplate(), contextLength: engine.limits.contextLength,
+            created: Int(time(nil)), digest: loaded.digest)
+        let api = APIServer(
+            service: engine, models: FixedModels([served]), configuration: APIConfiguration(version: Version.current), registry: MetricsRegistry(),
+            logger: logger)
+
+        let loop = try EventLoop(name: "graft-http")
+        let server = HTTPServer(loop: loop, configuration: serverConfiguration, application: api)
+        let stop = try await StopSignals(loop: loop, server: server)
+        let bound = try await server.listen(host: host, port: port)
+        logger.info(
+            "ready",
+            metadata: [
+                "model": "\(loaded.name)", "address": "http://\(host.contains(":") ? "[\(host)]" : host):\(bound)", "kernels": "\(loaded.variant.name)",
+                "threads": "\(loaded.pool.threadCount)", "context": "\(engine.limits.contextLength)", "seconds": "\((ContinuousClock.now - start).inSeconds.rounded(toPlaces: 2))",
+            ])
+        await stop.wait()
+        logger.info("stopping: no new requests, running answers may finish", metadata: ["seconds": "\(drain.components.seconds)"])
+        api.beginDraining()
+        await server.drain(deadline: drain)
+        await engine.shutdown()
+        await server.close()
+        await stop.close()
+        loop.shutdown()
+        logger.info("stopped")
+    }
+}
+
+/// Waits for SIGTERM or SIGINT; the second one ends the process.
+private final class StopSignals: Sendable {
+    private struct State {
+        var waiter: CheckedContinuation<Void, Never>?
+        var count = 0
+    }
+
+    private let state = Mutex(State())
+    private let server: HTTPServer
+    // Touched on the loop's thread only.
+    nonisolated(unsafe) private var watchers: [SignalWatcher] = []
+
+    init(loop: EventLoop, server: HTTPServer) async throws {
+        self.server = server
+        try await install(loop, on: server)
+    }
+
+    private func install(_ loop: EventLoop, on server: isolated HTTPServer) throws {
+        for number in [SIGTERM, SIGINT] {
+            watchers.append(try SignalWatcher(loop: loop, signal: number) { [weak self] in self?.received() })
+        }
+    }
+
+    private func received() {
+        let (waiter, count) = state.withLock { state -> (CheckedContinuation<Void, Never>?, Int) in
+            state.count += 1
+            defer { state.waiter = nil }
+            return (state.waiter, state.count)
+        }
+        if count > 1 { _exit(1) }
+        waiter?.resume()
+    }
+
+    func wait() async {
+        await withCheckedContinuation { continuation in
+            let isDone = state.withLock { state in
+                if state.count == 0 { state.waiter = continuation }
+                return state.count > 0
+            }
+            if isDone { continuation.resume() }
+        }
+    }
+
+    func close() async {
+        await close(on: server)
+    }
+
+    private func close(on server: isolated HTTPServer) {
+        for watcher in watchers { watcher.close() }
+        watchers.removeAll()
+    }
+}

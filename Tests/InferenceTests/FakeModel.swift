@@ -1,0 +1,57 @@
+import Inference
+
+/// A model of which every token depends on all tokens before it, with a KV cache that holds (seed, position, token): what it
+/// answers shows whether every row was computed, at the right place, from the right blocks.
+struct FakeModel {
+    struct Cell: Equatable {
+        var seed: PrefixSeed
+        var position: Int
+        var token: Int32
+    }
+
+    var cache: [Cell?]
+
+    init(blocks: Int) {
+        cache = Array(repeating: nil, count: blocks * BlockPool.blockSize)
+    }
+
+    static let vocabulary: Int32 = 1000
+    /// Ends an answer.
+    static let end: Int32 = 0
+
+    static func next(_ tokens: some Sequence<Int32>, _ seed: PrefixSeed) -> Int32 {
+        var state: UInt64 = 0xCBF2_9CE4_8422_2325
+        for byte in seed.owner.utf8 { state = (state ^ UInt64(byte)) &* 0x100_0000_01B3 }
+        for token in tokens { state = (state ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01B3 }
+        state ^= state >> 29
+        state = state &* 0xBF58_476D_1CE4_E5B9
+        return Int32(truncatingIfNeeded: (state >> 33) % UInt64(vocabulary))
+    }
+
+    /// The answer that a prompt has, alone.
+    static func answer(_ prompt: [Int32], seed: PrefixSeed, most: Int, ignoresEnd: Bool) -> [Int32] {
+        var tokens = prompt
+        for _ in 0..<most {
+            tokens.append(next(tokens, seed))
+            if tokens.last == end, !ignoresEnd { break }
+        }
+        return Array(tokens[prompt.count...])
+    }
+
+    /// Writes the rows of a segment and returns the next token after the last, or `nil` if the cache does not hold the
+    /// sequence's own history.
+    mutating func compute(_ segment: StepSegment, _ plan: StepPlan, seed: PrefixSeed) -> Int32? {
+        func place(_ position: Int) -> Int {
+            Int(segment.blockTable[position / BlockPool.blockSize]) * BlockPool.blockSize + position % BlockPool.blockSize
+        }
+        for (row, position) in zip(segment.rows, segment.positions) {
+            cache[place(position)] = Cell(seed: seed, position: position, token: plan.tokens[row])
+        }
+        var history: [Int32] = []
+        for position in 0..<segment.positions.upperBound {
+            guard let cell = cache[place(position)], cell.position == position, cell.seed == seed else { return nil }
+            history.append(cell.token)
+        }
+        return Self.next(history, seed)
+    }
+}

@@ -1,0 +1,164 @@
+import Kernels
+import Testing
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// Norms, gates, rotary embedding and attention against plain double-precision loops; all variants bit for bit.
+struct RowKernelTests {
+    typealias SplitMix = PanelTests.SplitMix
+
+    static func rows(_ count: Int, _ width: Int, _ random: inout SplitMix, _ range: ClosedRange<Float> = -2...2) throws -> FloatRows {
+        let rows = try FloatRows(capacity: count, width: width)
+        for i in 0..<count * width { rows.pointer[i] = Float.random(in: range, using: &random) }
+        return rows
+    }
+
+    static func values(_ rows: FloatRows, _ count: Int) -> [Float] { (0..<count * rows.width).map { rows.pointer[$0] } }
+
+    /// Runs `body` with every variant on one and two threads; all results must be equal, and the first is returned.
+    static func agreed(_ body: (Compute) throws -> [Float]) throws -> [Float] {
+        var results: [(String, [Float])] = []
+        for variant in KernelVariant.available {
+            for threads in [1, 2] {
+                results.append(("\(variant), \(threads) threads", try body(Compute(variant: variant, pool: ComputePool(threads: threads)))))
+            }
+        }
+        for (name, found) in results { #expect(found.map(\.bitPattern) == results[0].1.map(\.bitPattern), "\(name) differs from \(results[0].0)") }
+        return results[0].1
+    }
+
+    @Test(arguments: [32, 64, 100, 576])
+    func rmsNorm(width: Int) throws {
+        var random = SplitMix(state: 1)
+        let x = try RowKernelTests.rows(9, width, &random), weight = FloatVector((0..<width).map { _ in Float.random(in: -1...1, using: &random) })
+        let found = try RowKernelTests.agreed { compute in
+            let y = try FloatRows(capacity: 9, width: width)
+            compute.rmsNorm(x, weight: weight, epsilon: 1e-5, count: 9, to: y, quantized: nil)
+            return RowKernelTests.values(y, 9)
+        }
+        for r in 0..<9 {
+            let mean = (0..<width).reduce(0.0) { $0 + pow(Double(x[r][$1]), 2) } / Double(width)
+            for i in 0..<width {
+                let expected = Double(x[r][i]) / (mean + 1e-5).squareRoot() * Double(weight.values[i])
+                #expect(abs(Double(found[r * width + i]) - expected) < 1e-5)
+            }
+        }
+    }
+
+    @Test(arguments: [Compute.Gate.silu, .geluTanh])
+    func gates(activation: Compute.Gate) throws {
+        var random = SplitMix(state: 2)
+        let width = 72
+        let gate = try RowKernelTests.rows(5, width, &random, -12...12), up = try RowKernelTests.rows(5, width, &random)
+        gate.pointer[0] = 200
+        gate.pointer[1] = -200
+        let found = try RowKernelTests.agreed { compute in
+            let y = try FloatRows(capacity: 5, width: width)
+            y.pointer.update(from: gate.pointer, count: 5 * width)
+            compute.gate(y, up: up, activation: activation, count: 5, quantized: nil)
+            return RowKernelTests.values(y, 5)
+        }
+        for i in 0..<5 * width {
+            let x = Double(gate.pointer[i])
+            let activated = activation == .silu ? x / (1 + exp(-x)) : 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
+            let expected = activated * Double(up.pointer[i])
+            #expect(abs(Double(found[i]) - expected) <= 2e-6 * max(1, abs(expected)), "x = \(x)")
+        }
+    }
+
+    struct AttentionCase: Sendable, CustomTestStringConvertible {
+        var heads: Int, kvHeads: Int, headDim: Int, window: Int?, precision: KVCache.Precision, style: Compute.RotaryStyle, normed: Bool
+        var testDescription: String { "\(heads)/\(kvHeads) heads of \(headDim), window \(window ?? 0), \(precision.rawValue)" }
+    }
+
+    static let cases = [
+        AttentionCase(heads: 9, kvHeads: 3, headDim: 64, window: nil, precision: .float32, style: .interleaved, normed: false),
+        AttentionCase(heads: 14, kvHeads: 2, headDim: 64, window: nil, precision: .float16, style: .halves, normed: false),
+        AttentionCase(heads: 4, kvHeads: 1, headDim: 256, window: 40, precision: .float16, style: .halves, normed: true),
+        AttentionCase(heads: 4, kvHeads: 4, headDim: 16, window: 7, precision: .float32, style: .halves, normed: true),
+        AttentionCase(heads: 6, kvHeads: 2, headDim: 128, window: nil, precision: .int8, style: .halves, normed: false),
+        AttentionCase(heads: 2, kvHeads: 2, headDim: 80, window: nil, precision: .float32, style: .interleaved, normed: false),
+    ]
+
+    @Test(arguments: cases)
+    func attentionOverScatteredBlocks(_ c: AttentionCase) throws {
+        let count = 75, blocks: [Int32] = [4, 1, 3]
+        var random = SplitMix(state: 11)
+        let q0 = try RowKernelTests.rows(count, c.heads * c.headDim, &random), k0 = try RowKernelTests.rows(count, c.kvHeads * c.headDim, &random)
+        let v = try RowKernelTests.rows(count, c.kvHeads * c.headDim, &random)
+        let frequencies = FloatVector((0..<c.headDim / 2).map { powf(10_000, -Float(2 * $0) / Float(c.headDim)) })
+        let norm = FloatVector((0..<c.headDim).map { _ in Float.random(in: 0.5...1.5, using: &random) })
+        let scale = 1 / Float(c.headDim).squareRoot()
+        let found = try RowKernelTests.agreed { compute in
+            let cache = try KVCache(layers: 2, kvHeads: c.kvHeads, headDim: c.headDim, blockCount: 5, precision: c.precision)
+            let q = try FloatRows(capacity: count, width: q0.width), k = try FloatRows(capacity: count, width: k0.width), out = try FloatRows(capacity: count, width: q0.width)
+            q.pointer.update(from: q0.pointer, count: count * q0.width)
+            k.pointer.update(from: k0.pointer, count: count * k0.width)
+            let cos = try FloatRows(capacity: count, width: c.headDim / 2), sin = try FloatRows(capacity: count, width: c.headDim / 2)
+            let positions = (0..<Int32(count)).map { $0 }
+            let slots = (0..<count).map { Int64(blocks[$0 / 32]) * 32 + Int64($0 % 32) }
+            positions.withUnsafeBufferPointer { compute.rotaryTable(positions: $0, inverseFrequencies: frequencies, cos: cos, sin: sin) }
+            slots.withUnsafeBufferPointer {
+                compute.rotateAndStore(
+                    q: q, k: k, v: v, slots: $0, cache: cache, layer: 1, style: c.style, cos: cos, sin: sin, qNorm: c.normed ? norm : nil,
+                    kNorm: c.normed ? norm : nil, epsilon: 1e-6)
+            }
+            blocks.withUnsafeBufferPointer { table in
+                // In three runs: how a prompt is cut must not matter, and the reference below knows nothing of it.
+                let runs = [(0, 33), (33, 1), (34, count - 34)].map { Compute.AttentionRun(row: $0.0, count: $0.1, position: $0.0, blocks: table.baseAddress!) }
+                compute.attend(q: q, runs: runs, cache: cache, layer: 1, scale: scale, window: c.window, to: out)
+            }
+            return RowKernelTests.values(out, count)
+        }
+        func rotated(_ x: UnsafeMutablePointer<Float>, _ position: Int) -> [Double] {
+            var y = (0..<c.headDim).map { Double(x[$0]) }
+            if c.normed {
+                let mean = y.reduce(0) { $0 + $1 * $1 } / Double(c.headDim)
+                for i in y.indices { y[i] *= Double(norm.values[i]) / (mean + 1e-6).squareRoot() }
+            }
+            var z = y
+            for j in 0..<c.headDim / 2 {
+                let angle = Double(Float(position) * frequencies.values[j])
+                let (a, b) = c.style == .halves ? (j, j + c.headDim / 2) : (2 * j, 2 * j + 1)
+                z[a] = y[a] * Glibc.cos(angle) - y[b] * Glibc.sin(angle)
+                z[b] = y[b] * Glibc.cos(angle) + y[a] * Glibc.sin(angle)
+            }
+            return z
+        }
+        let tolerance = c.precision == .float32 ? 2e-5 : c.precision == .float16 ? 4e-3 : 6e-2
+        let group = c.heads / c.kvHeads
+        let keys = (0..<count).map { p in (0..<c.kvHeads).map { rotated(k0[p] + $0 * c.headDim, p) } }
+        for p in [0, 1, 31, 32, 33, 40, 63, 64, 74] {
+            for h in 0..<c.heads {
+                let query = rotated(q0[p] + h * c.headDim, p)
+                let first = c.window.map { max(0, p - $0 + 1) } ?? 0
+                let scores = (first...p).map { key in zip(query, keys[key][h / group]).reduce(0) { $0 + $1.0 * $1.1 } * Double(scale) }
+                let highest = scores.max()!, weights = scores.map { exp($0 - highest) }, total = weights.reduce(0, +)
+                for i in stride(from: 0, to: c.headDim, by: 5) {
+                    let expected = (first...p).reduce(0.0) { $0 + weights[$1 - first] / total * Double(v[$1][h / group * c.headDim + i]) }
+                    #expect(abs(Double(found[p * q0.width + h * c.headDim + i]) - expected) < tolerance, "position \(p), head \(h)")
+                }
+            }
+        }
+    }
+
+    @Test func poolCoversEveryItemOnce() throws {
+        for threads in [1, 2, 3, 8] {
+            let pool = try ComputePool(threads: threads)
+            for count in [1, 2, 7, 64, 1000] {
+                for grain in [1, 3, 100] {
+                    let hits = try FloatRows(capacity: 1, width: count)
+                    nonisolated(unsafe) let pointer = hits.pointer
+                    for _ in 0..<20 { pool.parallel(count, grain: grain) { for i in $0 { pointer[i] += 1 } } }
+                    #expect(RowKernelTests.values(hits, 1).allSatisfy { $0 == 20 }, "\(threads) threads, \(count) items in chunks of \(grain)")
+                }
+            }
+        }
+    }
+
+    @Test func unknownInstructionSetIsNamed() {
+        #expect { try KernelVariant(forced: "sse9") } throws: { "\($0)".contains("'sse9'") && "\($0)".contains("generic") }
+    }
+}

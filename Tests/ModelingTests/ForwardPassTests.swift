@@ -1,0 +1,143 @@
+import Kernels
+import Modeling
+import Testing
+
+/// A row's numbers do not depend on its company (bit for bit), and a LoRA delta is what adding B A to the weights would be.
+struct ForwardPassTests {
+    struct Fixture {
+        let model: LanguageModel
+        let pool: ComputePool
+        let cache: KVCache
+        let pass: ForwardPass
+
+        init(_ name: String, numerics: Numerics, threads: Int = 2, variant: KernelVariant? = nil, precision: KVCache.Precision? = nil) throws {
+            pool = try ComputePool(threads: threads)
+            model = try TinyModelTests.model(name, pool: pool)
+            let c = model.configuration
+            cache = try KVCache(
+                layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: 64, precision: precision ?? (numerics == .exact ? .float32 : .float16))
+            pass = try ForwardPass(
+                model: model, cache: cache, variant: variant ?? KernelVariant(), pool: pool, numerics: numerics, maximumRows: 1024, maximumLogitsRows: 64)
+        }
+
+        /// Logits of the last row of each segment.
+        func run(_ segments: [ForwardSegment]) -> [[UInt32]] {
+            let count = pass.run(segments)
+            let logits = pass.logits(of: 0..<count)
+            return (0..<count).map { logits[$0].map(\.bitPattern) }
+        }
+    }
+
+    static let architectures = ["llama-mixed", "qwen2", "qwen3", "gemma3"]
+
+    static func prompt(_ seed: UInt64, _ count: Int, _ vocabulary: Int) -> [Int32] {
+        var state = seed &* 0x9e37_79b9_7f4a_7c15 | 1
+        return (0..<count).map { _ in
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Int32(state >> 33) % Int32(vocabulary)
+        }
+    }
+
+    @Test(arguments: architectures, [Numerics.fast, .exact])
+    func batchedIsAlone(name: String, numerics: Numerics) throws {
+        let fixture = try Fixture(name, numerics: numerics)
+        let vocabulary = fixture.model.configuration.vocabularySize
+        let lengths = [1, 2, 3, 5, 8, 13, 21, 31, 32, 33, 40, 47, 64, 65, 70, 90]
+        let prompts = lengths.enumerated().map { ForwardPassTests.prompt(UInt64($0.offset + 1), $0.element, vocabulary) }
+        let tables = (0..<16).map { i in (0..<4).map { Int32(i * 4 + $0) } }
+        let together = fixture.run(zip(prompts, tables).map { ForwardSegment(tokens: $0, position: 0, blocks: $1, logits: .last) })
+        // One more step for all, so that decode rows are compared as well.
+        let following = fixture.run(prompts.indices.map { ForwardSegment(tokens: [prompts[$0][0]], position: lengths[$0], blocks: tables[$0], logits: .last) })
+        for i in prompts.indices {
+            let single = try Fixture(name, numerics: numerics, threads: 1)
+            #expect(single.run([ForwardSegment(tokens: prompts[i], position: 0, blocks: [9, 2, 33, 0], logits: .last)]) == [together[i]], "prompt of \(lengths[i])")
+            #expect(
+                single.run([ForwardSegment(tokens: [prompts[i][0]], position: lengths[i], blocks: [9, 2, 33, 0], logits: .last)]) == [following[i]],
+                "token after \(lengths[i])")
+        }
+    }
+
+    @Test(arguments: architectures, [Numerics.fast, .exact])
+    func chunkedIsWhole(name: String, numerics: Numerics) throws {
+        let prompt = ForwardPassTests.prompt(7, 90, try Fixture(name, numerics: numerics).model.configuration.vocabularySize)
+        let whole = try Fixture(name, numerics: numerics).run([ForwardSegment(tokens: prompt, position: 0, blocks: [0, 1, 2], logits: .last)])
+        for cuts in [[1, 2, 33], [32, 64], [89], Array(1..<90)] {
+            let fixture = try Fixture(name, numerics: numerics)
+            var last: [[UInt32]] = []
+            for (start, end) in zip([0] + cuts, cuts + [90]) {
+                last = fixture.run([ForwardSegment(tokens: Array(prompt[start..<end]), position: start, blocks: [3, 60, 5], logits: .last)])
+            }
+            #expect(last == whole, "cut at \(cuts)")
+        }
+    }
+
+    @Test(arguments: architectures)
+    func everyInstructionSetGivesEqualLogits(name: String) throws {
+        var results: [[[UInt32]]] = []
+        for variant in KernelVariant.available {
+            for numerics in [Numerics.fast, .exact] {
+                let fixture = try Fixture(name, numerics: numerics, variant: variant)
+                let prompt = ForwardPassTests.prompt(3, 50, fixture.model.configuration.vocabularySize)
+                results.append(fixture.run([ForwardSegment(tokens: prompt, position: 0, blocks: [0, 1], logits: .last)]))
+            }
+        }
+        for (i, result) in results.enumerated() { #expect(result == results[i % 2], "\(KernelVariant.available[i / 2])") }
+    }
+
+    @Test func eightBitCacheStaysClose() throws {
+        var logits: [[Float]] = []
+        for precision in [KVCache.Precision.float32, .int8] {
+            let fixture = try Fixture("llama", numerics: .exact, precision: precision)
+            let prompt = ForwardPassTests.prompt(5, 80, fixture.model.configuration.vocabularySize)
+            logits.append(fixture.run([ForwardSegment(tokens: prompt, position: 0, blocks: [0, 1, 2], logits: .last)])[0].map { Float(bitPattern: $0) })
+        }
+        let spread = logits[0].max()! - logits[0].min()!
+        #expect(zip(logits[0], logits[1]).allSatisfy { abs($0 - $1) < 0.02 * spread })
+        #expect(logits[0] != logits[1])
+    }
+
+    /// y = W x + s B (A x) for every projection, on the rows of its own sequence only.
+    @Test(arguments: [Numerics.exact, .fast])
+    func adaptersChangeTheirOwnRowsOnly(numerics: Numerics) throws {
+        let fixture = try Fixture("llama", numerics: numerics)
+        let c = fixture.model.configuration
+        var random = RandomFloats(state: 21)
+        func matrix(_ rows: Int, _ columns: Int) throws -> WeightMatrix {
+            let values = (0..<rows * columns).map { _ in random.next() * 0.1 }
+            return try values.withUnsafeBytes { try WeightMatrix(type: .f32, rows: rows, columns: columns, source: $0.baseAddress!, pool: fixture.pool) }
+        }
+        var deltas: [(layer: Int, projection: Projection, delta: Adapter.Delta)] = []
+        for layer in 0..<c.layerCount {
+            for projection in Projection.allCases {
+                let shape = c.shape(of: projection)
+                deltas.append((layer, projection, Adapter.Delta(a: try matrix(4, shape.columns), b: try matrix(shape.rows, 4), scale: 2)))
+            }
+        }
+        let adapter = Adapter(name: "test", version: 1, digest: "d", configuration: c, deltas: deltas)
+        let prompt = ForwardPassTests.prompt(2, 40, c.vocabularySize)
+        func segment(_ blocks: [Int32], _ adapters: AdapterSet) -> ForwardSegment {
+            ForwardSegment(tokens: prompt, position: 0, blocks: blocks, adapters: adapters, logits: .last)
+        }
+        let base = fixture.run([segment([0, 1], .none)])[0]
+        let alone = fixture.run([segment([2, 3], AdapterSet([(adapter, 0.5)]))])[0]
+        let mixed = fixture.run([
+            segment([4, 5], .none), segment([6, 7], AdapterSet([(adapter, 0.5)])), segment([8, 9], .none), segment([10, 11], AdapterSet([(adapter, 0.25), (adapter, 0.25)])),
+        ])
+        #expect(mixed[0] == base && mixed[2] == base)
+        #expect(mixed[1] == alone)
+        #expect(alone != base)
+        // Two halves of an adapter are the adapter, within rounding.
+        let halves = zip(mixed[3], alone).map { abs(Float(bitPattern: $0) - Float(bitPattern: $1)) }.max()!
+        #expect(halves < (numerics == .exact ? 1e-4 : 0.1))
+        let change = zip(base, alone).map { abs(Float(bitPattern: $0) - Float(bitPattern: $1)) }.max()!
+        #expect(change > 0.01)
+    }
+
+    struct RandomFloats {
+        var state: UInt64
+        mutating func next() -> Float {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Float(Int32(truncatingIfNeeded: state >> 32)) / Float(Int32.max)
+        }
+    }
+}

@@ -1,0 +1,92 @@
+import Inference
+import JSON
+import OpenAIAPI
+import Testing
+
+/// Random bodies made of the real field names: whatever comes, the answer is one 4xx or one accepted request, never a 5xx or a crash.
+@Suite struct FuzzTests {
+    /// SplitMix64: the same bodies in every run.
+    private struct Generator: RandomNumberGenerator {
+        var state: UInt64
+
+        mutating func next() -> UInt64 {
+            state &+= 0x9E37_79B9_7F4A_7C15
+            var z = state
+            z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+            z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+            return z ^ (z >> 31)
+        }
+    }
+
+    private static let fields = [
+        "model", "temperature", "top_p", "n", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options", "seed",
+        "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "top_k", "min_p", "typical_p",
+        "repetition_penalty", "repeat_last_n", "ignore_eos", "tools", "tool_choice", "response_format", "return_token_ids", "echo", "best_of",
+        "suffix", "user", "metadata", "shape", "",
+    ]
+
+    private static func value(_ random: inout Generator, depth: Int = 0) -> JSONValue {
+        switch Int.random(in: 0..<(depth > 3 ? 9 : 11), using: &random) {
+        case 0: .null
+        case 1: .bool(.random(using: &random))
+        case 2: .integer(.random(in: -3...300, using: &random))
+        case 3: .integer(.random(in: .min ... .max, using: &random))
+        case 4: .number(.random(in: -3...3, using: &random))
+        case 5: .number([1e300, -0.0, 1.5, 2e9, 9.3e18].randomElement(using: &random)!)
+        case 6: .string(["", "a", "none", "text", "tiny", "user", "assistant", "\u{0}\u{2028}é🙂"].randomElement(using: &random)!)
+        case 7: .string(String(repeating: "<|im_end|>", count: .random(in: 0...80, using: &random)))
+        case 8: .integer(1)
+        case 9: .array((0..<Int.random(in: 0...4, using: &random)).map { _ in value(&random, depth: depth + 1) })
+        default:
+            .object(
+                JSONObject(
+                    (0..<Int.random(in: 0...4, using: &random)).map { _ in
+                        (["role", "content", "type", "text", "65", "include_usage", "name"].randomElement(using: &random)!, value(&random, depth: depth + 1))
+                    }))
+        }
+    }
+
+    private static func messages(_ random: inout Generator) -> JSONValue {
+        if Int.random(in: 0..<4, using: &random) == 0 { return value(&random) }
+        return .array(
+            (0..<Int.random(in: 1...3, using: &random)).map { _ in
+                let content: JSONValue = Bool.random(using: &random) ? "Hi" : value(&random)
+                return ["role": .string(["system", "user", "assistant", "tool", "x"].randomElement(using: &random)!), "content": content]
+            })
+    }
+
+    @Test(arguments: ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"]) func randomBodies(_ path: String) async throws {
+        var random = Generator(state: UInt64(path.utf8.count))
+        let harness = try Harness()
+        var accepted = 0
+        for _ in 0..<1500 {
+            var body = JSONObject()
+            body["messages"] = path == "/v1/chat/completions" || Bool.random(using: &random) ? messages(&random) : nil
+            if path != "/v1/chat/completions" {
+                for key in ["prompt", "content", "tokens"] where Int.random(in: 0..<3, using: &random) > 0 { body[key] = value(&random) }
+            }
+            for _ in 0..<Int.random(in: 0...4, using: &random) { body[fields(&random)] = value(&random) }
+            var bytes = JSONValue.object(body).serialized()
+            if Int.random(in: 0..<10, using: &random) == 0, !bytes.isEmpty {
+                bytes[Int.random(in: bytes.indices, using: &random)] = UInt8.random(in: 32...126, using: &random)
+            }
+            let before = harness.engine.submissions.count
+            let id = await harness.send(.post, path, String(decoding: bytes, as: UTF8.self))
+            let response = await harness.response(id)
+            if let status = response.status {
+                #expect((200..<500).contains(status))
+                #expect(response.heads == 1 && response.ends == 1 && harness.engine.submissions.count == before)
+                if status != 200 { #expect(try response.json()["error"]?.sortedKeys == ["code", "message", "param", "type"]) }
+            } else {
+                #expect(harness.engine.submissions.count > before)
+                await harness.close(id)
+            }
+            if response.status == nil || response.status == 200 { accepted += 1 }
+        }
+        #expect(accepted > 10, "the generator must reach the engine as well")
+    }
+
+    private func fields(_ random: inout Generator) -> String { Self.fields.randomElement(using: &random)! }
+    private func value(_ random: inout Generator) -> JSONValue { Self.value(&random) }
+    private func messages(_ random: inout Generator) -> JSONValue { Self.messages(&random) }
+}

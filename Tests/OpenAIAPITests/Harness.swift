@@ -1,0 +1,233 @@
+import HTTPServing
+import HTTPTypes
+import Inference
+import JSON
+import Logging
+import Observability
+import OpenAIAPI
+import Synchronization
+import Testing
+
+/// Records what the handlers send. Posted jobs wait until a test runs them.
+actor RecordingTransport: ResponseTransport {
+    typealias Job = @Sendable (isolated RecordingTransport) -> Void
+
+    struct Response {
+        var head: HTTPResponse?
+        var isStream = false
+        var isOver = false
+        /// What was written, call by call.
+        var writes: [String] = []
+        var keepAlive: Duration?
+        /// Heads and ends; each must be at most one.
+        var heads = 0
+        var ends = 0
+
+        var status: Int? { head?.status.code }
+        var text: String { writes.joined() }
+
+        /// The body as JSON.
+        func json() throws -> JSONValue { try JSONValue(parsing: Array(text.utf8)) }
+
+        /// The data of the server-sent events; the framing is checked.
+        func events() -> [String] {
+            #expect(text.hasSuffix("\n\n"))
+            return text.split(separator: "\n\n").map { event in
+                #expect(event.hasPrefix("data: ") && !event.contains("\n"))
+                return String(event.dropFirst("data: ".count))
+            }
+        }
+
+        /// The chunks of a stream, without the closing `[DONE]`.
+        func chunks() throws -> [JSONValue] {
+            try events().filter { $0 != "[DONE]" }.map { try JSONValue(parsing: Array($0.utf8)) }
+        }
+    }
+
+    private(set) var responses: [ExchangeID: Response] = [:]
+    /// Called on each write, like a server that learns of a broken connection while writing.
+    var onWrite: Job?
+    private nonisolated let jobs = Mutex<[Job]>([])
+    private nonisolated let waiters = Mutex<[CheckedContinuation<Void, Never>]>([])
+
+    func respond(to exchange: ExchangeID, _ head: HTTPResponse, body: [UInt8]) {
+        responses[exchange, default: Response()].head = head
+        responses[exchange]?.writes.append(String(decoding: body, as: UTF8.self))
+        responses[exchange]?.isOver = true
+        responses[exchange]?.heads += 1
+        responses[exchange]?.ends += 1
+    }
+
+    func startStream(_ exchange: ExchangeID, _ head: HTTPResponse, keepAlive: Duration?) {
+        responses[exchange, default: Response()].head = head
+        responses[exchange]?.isStream = true
+        responses[exchange]?.keepAlive = keepAlive
+        responses[exchange]?.heads += 1
+    }
+
+    func write(_ exchange: ExchangeID, _ bytes: [UInt8]) {
+        responses[exchange, default: Response()].writes.append(String(decoding: bytes, as: UTF8.self))
+        onWrite?(self)
+    }
+
+    func finish(_ exchange: ExchangeID) {
+        responses[exchange, default: Response()].isOver = true
+        responses[exchange]?.ends += 1
+    }
+
+    nonisolated func post(_ job: @escaping Job) {
+        jobs.withLock { $0.append(job) }
+        for waiter in waiters.withLock({ waiters in
+            defer { waiters = [] }
+            return waiters
+        }) {
+            waiter.resume()
+        }
+    }
+
+    func runJobs() {
+        while true {
+            let batch = jobs.withLock { jobs in
+                defer { jobs = [] }
+                return jobs
+            }
+            if batch.isEmpty { return }
+            for job in batch { job(self) }
+        }
+    }
+
+    /// Returns when at least one job is posted, without running it.
+    func waitForJob() async {
+        await withCheckedContinuation { continuation in
+            waiters.withLock { $0.append(continuation) }
+            // A job that was posted before the waiter stood there wakes nobody.
+            if jobs.withLock({ !$0.isEmpty }) {
+                for waiter in waiters.withLock({ waiters in
+                    defer { waiters = [] }
+                    return waiters
+                }) {
+                    waiter.resume()
+                }
+            }
+        }
+    }
+
+    func setOnWrite(_ job: Job?) { onWrite = job }
+
+    func perform(_ job: Job) { job(self) }
+}
+
+/// A clock that stands until it is moved.
+final class StandingClock: Sendable {
+    private let offset = Mutex(Duration.zero)
+    private let start = ContinuousClock.now
+
+    var now: ContinuousClock.Instant { start + offset.withLock { $0 } }
+    func advance(by duration: Duration) { offset.withLock { $0 += duration } }
+}
+
+/// The log lines of a test.
+final class LogLines: Sendable {
+    private let lines = Mutex<[String]>([])
+
+    var text: String { lines.withLock { $0.joined() } }
+
+    func logger() -> Logger {
+        Logger(label: "test") { label in
+            LineLogHandler(label: label, level: .trace, format: .text) { line in
+                self.lines.withLock { $0.append(String(decoding: line, as: UTF8.self)) }
+            }
+        }
+    }
+}
+
+/// Handlers between a scripted engine and a recording transport.
+final class Harness: Sendable {
+    let engine: ScriptedEngine
+    let transport = RecordingTransport()
+    let handlers: APIHandlers<RecordingTransport>
+    let clock = StandingClock()
+    let logs = LogLines()
+    let registry = MetricsRegistry()
+    private let counter = Mutex<UInt64>(0)
+
+    init(
+        engine: ScriptedEngine = ScriptedEngine(), models: [ServedModel]? = nil, configure: (inout APIConfiguration) -> Void = { _ in }
+    ) throws {
+        self.engine = engine
+        var configuration = APIConfiguration(version: "1.2.3")
+        configure(&configuration)
+        let clock = clock
+        handlers = APIHandlers(
+            service: engine, models: FixedModels(try models ?? [TestModel.make()]), configuration: configuration, registry: registry,
+            logger: logs.logger(), now: { clock.now })
+    }
+
+    /// Hands a request in and runs what it posts at once.
+    @discardableResult
+    func send(
+        _ method: HTTPRequest.Method, _ path: String, _ body: String = "", contentType: String? = "application/json"
+    ) async -> ExchangeID {
+        let number = counter.withLock { counter in
+            counter += 1
+            return counter
+        }
+        let id = ExchangeID.numbered(number)
+        var head = HTTPRequest(method: method, scheme: "http", authority: "localhost", path: path)
+        if let contentType { head.headerFields[.contentType] = contentType }
+        let request = IncomingRequest(
+            exchange: id, head: head, path: path, query: [], body: Array(body.utf8), requestID: "req-\(number)", receivedAt: clock.now)
+        await transport.perform { [handlers] transport in handlers.handle(request, on: transport) }
+        await transport.runJobs()
+        return id
+    }
+
+    func chat(_ body: String) async -> ExchangeID { await send(.post, "/v1/chat/completions", body) }
+    func complete(_ body: String) async -> ExchangeID { await send(.post, "/v1/completions", body) }
+
+    /// The response so far, after everything that was posted.
+    func response(_ id: ExchangeID) async -> RecordingTransport.Response {
+        await transport.runJobs()
+        return await transport.responses[id] ?? RecordingTransport.Response()
+    }
+
+    func close(_ id: ExchangeID) async {
+        await transport.perform { [handlers] transport in handlers.exchangeClosed(id, on: transport) }
+    }
+
+    func setCongested(_ id: ExchangeID, _ isCongested: Bool) async {
+        await transport.perform { [handlers] transport in handlers.exchange(id, isCongested: isCongested, on: transport) }
+    }
+
+    /// A GET's response.
+    func get(_ path: String) async -> RecordingTransport.Response {
+        await response(send(.get, path, contentType: nil))
+    }
+
+    /// The lines of `/metrics` that begin with a name.
+    func metric(_ name: String) -> [String] {
+        String(decoding: registry.exposition(), as: UTF8.self).split(separator: "\n").map(String.init).filter { $0.hasPrefix(name) }
+    }
+}
+
+extension JSONValue {
+    /// An element of an array.
+    subscript(_ index: Int) -> JSONValue? {
+        guard let array, array.indices.contains(index) else { return nil }
+        return array[index]
+    }
+
+    /// The keys of an object, sorted.
+    var sortedKeys: [String] { object?.keys.sorted() ?? [] }
+}
+
+extension HTTPFields {
+    subscript(text name: String) -> String? { self[HTTPField.Name(name)!] }
+}
+
+extension ExchangeID {
+    /// The first request of a connection of this number.
+    static func numbered(_ number: UInt64) -> ExchangeID {
+        ExchangeID(connection: number, sequence: 1)
+    }
+}

@@ -1,0 +1,130 @@
+import EventLoops
+import Executors
+import HTTPServing
+import JSON
+import Logging
+import Observability
+import OpenAIAPI
+import Testing
+
+/// The API on the real server, over sockets.
+@Suite(.serialized) struct LiveServerTests {
+    /// A server with a parrot for an engine; the body runs on a thread that may block.
+    private func withServer(contextLength: Int = 4096, _ body: @escaping @Sendable (Int, ParrotEngine) throws -> Void) async throws {
+        let engine = ParrotEngine(contextLength: contextLength)
+        let api = APIServer(
+            service: engine, models: FixedModels([try TestModel.make(contextLength: contextLength)]), configuration: APIConfiguration(version: "1.2.3"),
+            registry: MetricsRegistry(), logger: LogLines().logger())
+        let loop = try EventLoop(name: "test-http")
+        let server = HTTPServer(loop: loop, configuration: HTTPServerConfiguration(), application: api)
+        let port = try await server.listen(host: "127.0.0.1", port: 0)
+        let threads = BlockingExecutor(name: "client", width: 1, capacity: 1)
+        var failure: (any Error)?
+        do {
+            try await threads.run { try body(port, engine) }
+        } catch {
+            failure = error
+        }
+        await server.close()
+        loop.shutdown()
+        api.shutdown()
+        engine.shutdown()
+        threads.shutdown()
+        if let failure { throw failure }
+    }
+
+    /// Splits a response into head and body; a chunked body is joined.
+    private static func split(_ response: String) -> (head: String, body: String) {
+        let bytes = Array(response.utf8)
+        guard let end = bytes.indices.first(where: { bytes[$0...].starts(with: Array("\r\n\r\n".utf8)) }) else { return (response, "") }
+        let head = String(decoding: bytes[..<end], as: UTF8.self)
+        var rest = bytes[(end + 4)...]
+        guard head.lowercased().contains("transfer-encoding: chunked") else { return (head, String(decoding: rest, as: UTF8.self)) }
+        var body: [UInt8] = []
+        while let line = rest.firstIndex(of: 13), let size = Int(String(decoding: rest[..<line], as: UTF8.self), radix: 16), size > 0 {
+            body += rest[(line + 2)..<(line + 2 + size)]
+            rest = rest[(line + 2 + size + 2)...]
+        }
+        return (head, String(decoding: body, as: UTF8.self))
+    }
+
+    @Test func wholeAndStreamedAnswersAgree() async throws {
+        try await withServer { port, _ in
+            let whole = try RawClient(port: port)
+            try whole.post("/v1/chat/completions", #"{"messages":[{"role":"user","content":"Hi"}],"max_tokens":30}"#)
+            let (head, body) = Self.split(try whole.read())
+            #expect(head.hasPrefix("HTTP/1.1 200 OK\r\n"))
+            #expect(head.lowercased().contains("x-request-id: ") && head.lowercased().contains("openai-processing-ms: "))
+            let json = try JSONValue(parsing: Array(body.utf8))
+            #expect(json["choices"]?[0]?["message"]?["content"] == "Polly wants a crâcker, and sa")
+            #expect(json["usage"]?["completion_tokens"] == 30)
+
+            let streamed = try RawClient(port: port)
+            try streamed.post("/v1/chat/completions", #"{"messages":[{"role":"user","content":"Hi"}],"max_tokens":30,"stream":true}"#)
+            let events = Self.split(try streamed.read()).body.split(separator: "\n\n").map { $0.dropFirst("data: ".count) }
+            #expect(events.last == "[DONE]")
+            let chunks = try events.dropLast().map { try JSONValue(parsing: Array($0.utf8)) }
+            #expect(chunks.compactMap { $0["choices"]?[0]?["delta"]?["content"]?.string }.joined() == json["choices"]?[0]?["message"]?["content"]?.string)
+            #expect(chunks.last?["choices"]?[0]?["finish_reason"] == "length")
+        }
+    }
+
+    @Test func aLargePromptGoesThroughTheOtherThread() async throws {
+        try await withServer { port, _ in
+            let client = try RawClient(port: port)
+            try client.post("/tokenize", #"{"content":"\#(String(repeating: "word ", count: 40_000))"}"#)
+            let (head, body) = Self.split(try client.read())
+            #expect(head.hasPrefix("HTTP/1.1 200 OK\r\n"))
+            #expect(try JSONValue(parsing: Array(body.utf8))["count"] == 200_000)
+        }
+    }
+
+    @Test func errorsHaveJSONBodies() async throws {
+        try await withServer { port, _ in
+            for (request, status) in [
+                ("GET /nothing HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "404"),
+                ("DELETE /v1/models HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "405"),
+                ("GET / HTTP/1.1\r\nhost: x\r\nhost: y\r\n\r\n", "400"),
+                ("POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999\r\n\r\n", "413"),
+            ] {
+                let client = try RawClient(port: port)
+                try client.send(request)
+                let (head, body) = Self.split(try client.read())
+                #expect(head.hasPrefix("HTTP/1.1 \(status) "))
+                #expect(try JSONValue(parsing: Array(body.utf8))["error"]?.sortedKeys == ["code", "message", "param", "type"])
+            }
+            let probe = try RawClient(port: port)
+            try probe.send("HEAD /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            let (head, body) = Self.split(try probe.read())
+            #expect(head.hasPrefix("HTTP/1.1 200 ") && body.isEmpty)
+        }
+    }
+
+    @Test func aClientThatLeavesFreesItsSequences() async throws {
+        try await withServer { port, engine in
+            var client: RawClient? = try RawClient(port: port)
+            try client?.post("/v1/chat/completions", #"{"messages":[{"role":"user","content":"Hi"}],"n":2,"stream":true,"ignore_eos":true,"max_tokens":4000}"#)
+            _ = try client?.read(enough: 100)
+            client = nil
+            // Ends when the sequences do; a leak would hang here until the tests' own limit.
+            while engine.liveCount > 0 { nap() }
+            #expect(engine.liveCount == 0)
+        }
+    }
+
+    @Test func aClientThatDoesNotReadPausesAndResumes() async throws {
+        // Longer answers than the kernel and the server hold for a client that does not read.
+        try await withServer(contextLength: 10_000_000) { port, engine in
+            var client: RawClient? = try RawClient(port: port)
+            try client?.post(
+                "/v1/completions", #"{"prompt":"a","stream":true,"ignore_eos":true,"max_tokens":9000000,"n":2,"logprobs":20}"#)
+            while engine.pausedCount < 2 { nap() }
+            #expect(engine.liveCount == 2 && engine.cancelledCount == 0)
+            while engine.pausedCount > 0 { _ = try client?.read(enough: 1) }
+            #expect(engine.liveCount == 2 && engine.cancelledCount == 0)
+            client = nil
+            while engine.liveCount > 0 { nap() }
+            #expect(engine.cancelledCount == 2)
+        }
+    }
+}
