@@ -64,7 +64,8 @@ let package = Package(
         .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "GGUF", "JSON"], exclude: ["Fixtures", "ChatTemplate/Fixtures"]),
         .testTarget(name: "ModelingTests", dependencies: ["Modeling", "Kernels", "GGUF", "TestSupport"]),
         .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", httpTypes]),
-        .testTarget(name: "InferenceTests", dependencies: ["Inference", "Kernels", "TestSupport"], exclude: ["Fixtures"]),
+        .testTarget(
+            name: "InferenceTests", dependencies: ["Inference", "Modeling", "Tokenization", "GGUF", "Kernels", "TestSupport"], exclude: ["Fixtures"]),
         .testTarget(
             name: "OpenAIAPITests",
             dependencies: ["OpenAIAPI", "Inference", "Tokenization", "GGUF", "HTTPServing", "EventLoops", "Executors", "Observability", "JSON", httpTypes, logging]),

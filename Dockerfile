@@ -1,0 +1,26 @@
+# Graft in a container: built with the steps of Scripts/setup, run as a user without rights.
+#   docker build -t graft .
+#   docker run -p 127.0.0.1:8080:8080 -v graft-models:/graft/Models graft
+# The first start fetches the default model into the volume.
+FROM swift:6.3-bookworm AS build
+WORKDIR /build
+COPY Scripts/setup Scripts/setup
+RUN Scripts/setup
+COPY Package.swift ./
+COPY Sources Sources
+COPY Tests Tests
+RUN swift build -c release --product graft --static-swift-stdlib
+
+FROM debian:bookworm-slim
+WORKDIR /graft
+COPY Scripts/setup Scripts/setup
+RUN Scripts/setup runtime && rm -rf /var/lib/apt/lists/* && useradd --system --home-dir /graft graft
+COPY --from=build /build/.build/release/graft /usr/local/bin/graft
+COPY Config Config
+COPY --chown=graft Models/catalog.json Models/catalog.json
+RUN chown graft Models
+USER graft
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+# Inside a container only the address of all interfaces can be reached from outside; what the host exposes is the -p option's choice.
+CMD ["sh", "-c", "graft pull \"${GRAFT_MODEL:-smollm2-135m-instruct}\" && exec graft serve --host 0.0.0.0"]

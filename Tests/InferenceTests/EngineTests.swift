@@ -1,0 +1,269 @@
+import FoundationEssentials
+import GGUF
+import Inference
+import Kernels
+import Modeling
+import Synchronization
+import TestSupport
+import Testing
+import Tokenization
+
+/// The real engine over SmolLM2: equal answers in any company, prefixes shared, nothing leaked.
+@Suite(.serialized)
+struct EngineTests {
+    /// Collects events by sequence and wakes whoever waits for the end of some.
+    final class Collector: GenerationSink {
+        struct Answer {
+            var text = ""
+            var tokens: [Int32] = []
+            var logprobs: [TokenLogprobs] = []
+            var promptLogprobs: [TokenLogprobs?] = []
+            var reason: FinishReason?
+            var usage: GenerationUsage?
+            var stopString: String?
+            var error: InferenceError?
+            var events = 0
+
+            var isOver: Bool { reason != nil || error != nil }
+        }
+
+        private let answers = Mutex<[SequenceID: Answer]>([:])
+
+        func deliver(_ events: [GenerationEvent]) {
+            answers.withLock { answers in
+                for event in events {
+                    var answer = answers[event.sequence] ?? Answer()
+                    answer.events += 1
+                    switch event.kind {
+                    case .started: break
+                    case .promptLogprobs(let values): answer.promptLogprobs = values
+                    case .text(let text, let tokens):
+                        answer.text += text
+                        answer.tokens += tokens.map(\.id)
+                        answer.logprobs += tokens.compactMap(\.logprobs)
+                    case .finished(let reason, let usage, let stop):
+                        answer.reason = reason
+                        answer.usage = usage
+                        answer.stopString = stop
+                    case .failed(let error): answer.error = error
+                    }
+                    answers[event.sequence] = answer
+                }
+            }
+        }
+
+        subscript(id: SequenceID) -> Answer { answers.withLock { $0[id] ?? Answer() } }
+
+        /// Waits until all of `ids` have ended.
+        func settle(_ ids: [SequenceID]) async throws {
+            while !answers.withLock({ answers in ids.allSatisfy { answers[$0]?.isOver == true } }) { try await Task.sleep(for: .milliseconds(2)) }
+        }
+    }
+
+    struct Fixture {
+        let model: LanguageModel
+        let tokenizer: Tokenizer
+        let pool: ComputePool
+
+        init?(_ path: String?) throws {
+            guard let path else { return nil }
+            pool = try ComputePool(threads: 2)
+            let file = try GGUFFile(path: path)
+            model = try LanguageModel(file: file, pool: pool)
+            tokenizer = try Tokenizer(metadata: file.metadata)
+        }
+
+        func engine(sequences: Int = 16, context: Int = 1024, blocks: Int = 400, queued: Int = 1000) throws -> Engine {
+            let c = model.configuration
+            let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: .float16)
+            var configuration = EngineConfiguration(contextLength: context, cacheBytes: blocks * blockBytes)
+            configuration.maxSequences = sequences
+            configuration.maxQueued = queued
+            return try Engine(model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: "base", variant: KernelVariant(), pool: pool)
+        }
+    }
+
+    static func requests(_ fixture: Fixture, count: Int) -> [GenerationRequest] {
+        let words = "river stone market engine garden silver window letter signal harbour winter copper planet bridge forest candle".split(separator: " ")
+        return (0..<count).map { i in
+            let text = "List \(i + 2) facts about: " + (0..<(i * 7) % 45 + 1).map { words[($0 * 5 + i) % words.count] }.joined(separator: " ")
+            var request = GenerationRequest(prompt: fixture.tokenizer.encode(text, addSpecial: false, parseSpecial: false))
+            request.maxTokens = 12 + i % 9
+            request.ignoresEndOfGeneration = true
+            request.logprobs = 3
+            request.sampling.temperature = i % 2 == 0 ? 0 : 0.9
+            request.sampling.seed = UInt64(i)
+            request.sampling.topP = i % 3 == 0 ? 0.9 : 1
+            return request
+        }
+    }
+
+    @Test func concurrentAnswersAreThoseOfEachAlone() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let requests = EngineTests.requests(fixture, count: 16)
+        let together = try fixture.engine(), collector = Collector()
+        let ids = requests.map { _ in SequenceID() }
+        for (id, request) in zip(ids, requests) { try together.submit(request, as: id, to: collector) }
+        try await collector.settle(ids)
+        // One at a time on another engine, with the sequence limit of one.
+        let alone = try fixture.engine(sequences: 1), single = Collector()
+        for (i, request) in requests.enumerated() {
+            let id = SequenceID()
+            try alone.submit(request, as: id, to: single)
+            try await single.settle([id])
+            let expected = single[id], found = collector[ids[i]]
+            #expect(found.tokens == expected.tokens && found.text == expected.text, "request \(i)")
+            // Log-probabilities are a function of all logits: equal ones mean equal logits, far beyond the chosen token.
+            #expect(found.logprobs == expected.logprobs, "request \(i)")
+            #expect(found.usage?.completionTokens == request.maxTokens && found.reason == .length)
+        }
+        await together.shutdown()
+        await alone.shutdown()
+    }
+
+    @Test func sharedPrefixIsColdAnswer() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let system = String(repeating: "You answer briefly and name a source for each fact. ", count: 12)
+        func request(_ question: String, owner: String) -> GenerationRequest {
+            var request = GenerationRequest(prompt: fixture.tokenizer.encode(system + question, addSpecial: false, parseSpecial: false))
+            request.maxTokens = 10
+            request.owner = owner
+            request.logprobs = 5
+            request.sampling.temperature = 0
+            return request
+        }
+        let engine = try fixture.engine(), collector = Collector()
+        func answer(_ question: String, owner: String) async throws -> Collector.Answer {
+            let id = SequenceID()
+            try engine.submit(request(question, owner: owner), as: id, to: collector)
+            try await collector.settle([id])
+            return collector[id]
+        }
+        let cold = try await answer("How far is the moon?", owner: "a")
+        #expect(cold.usage?.cachedTokens == 0)
+        let warm = try await answer("How far is the moon?", owner: "a")
+        let promptBlocks = (cold.usage!.promptTokens - 1) / BlockPool.blockSize
+        #expect(warm.usage?.cachedTokens == promptBlocks * BlockPool.blockSize)
+        #expect(warm.tokens == cold.tokens && warm.logprobs == cold.logprobs)
+        let other = try await answer("Who wrote Faust?", owner: "a")
+        #expect(other.usage!.cachedTokens > 0)
+        // Nothing is shared between owners.
+        let stranger = try await answer("How far is the moon?", owner: "b")
+        #expect(stranger.usage?.cachedTokens == 0)
+        #expect(stranger.tokens == cold.tokens && stranger.logprobs == cold.logprobs)
+        await engine.shutdown()
+    }
+
+    @Test func tenThousandTokensOfRandomTrafficLeakNothing() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        // Few blocks: admissions wait, cached blocks are evicted.
+        let engine = try fixture.engine(sequences: 12, context: 256, blocks: 60), collector = Collector()
+        var random = SeededGenerator(5)
+        var live: [SequenceID] = [], settled: [SequenceID] = []
+        var submitted = 0
+        while engine.statistics.prefillTokens + engine.statistics.decodeTokens < 10_000 {
+            while live.count < 40 {
+                let id = SequenceID()
+                var request = GenerationRequest(prompt: (0..<Int.random(in: 1...150, using: &random)).map { _ in Int32.random(in: 100..<400, using: &random) })
+                request.maxTokens = Int.random(in: 1...40, using: &random)
+                request.sampling.seed = UInt64(submitted)
+                request.ignoresEndOfGeneration = Bool.random(using: &random)
+                request.stop = submitted % 5 == 0 ? ["e", "the "] : []
+                try engine.submit(request, as: id, to: collector)
+                submitted += 1
+                if submitted % 7 == 0 {
+                    engine.cancel(id)
+                } else if submitted % 11 == 0 {
+                    engine.setPaused(id, true)
+                    engine.setPaused(id, false)
+                    live.append(id)
+                } else {
+                    live.append(id)
+                }
+            }
+            try await Task.sleep(for: .milliseconds(5))
+            if let victim = live.randomElement(using: &random), submitted % 3 == 0 {
+                engine.cancel(victim)
+                live.removeAll { $0 == victim }
+            }
+            settled += live.filter { collector[$0].isOver }
+            live.removeAll { collector[$0].isOver }
+        }
+        try await collector.settle(live)
+        settled += live
+        for id in settled { #expect(collector[id].error == nil && collector[id].usage != nil) }
+        // The end of the last step is published after its events.
+        while engine.statistics.running + engine.statistics.waiting > 0 { try await Task.sleep(for: .milliseconds(1)) }
+        let statistics = engine.statistics
+        #expect(statistics.blocksInUse == 0 && statistics.blocksTotal == 60)
+        #expect(settled.count > 50)
+        await engine.shutdown()
+    }
+
+    @Test func stopStringsEndAnAnswerAndAreNotShown() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let engine = try fixture.engine(), collector = Collector()
+        var request = GenerationRequest(prompt: fixture.tokenizer.encode("Count: one, two, three, four,", addSpecial: false, parseSpecial: false))
+        request.sampling.temperature = 0
+        request.maxTokens = 40
+        request.ignoresEndOfGeneration = true
+        let free = SequenceID()
+        try engine.submit(request, as: free, to: collector)
+        try await collector.settle([free])
+        let text = collector[free].text
+        let stop = String(text.dropFirst(text.count / 2).prefix(3))
+        request.stop = ["never in there", stop]
+        let stopped = SequenceID()
+        try engine.submit(request, as: stopped, to: collector)
+        try await collector.settle([stopped])
+        let answer = collector[stopped]
+        #expect(answer.reason == .stop && answer.stopString == stop)
+        #expect(text.hasPrefix(answer.text) && !answer.text.contains(stop))
+        #expect(answer.tokens.count == answer.usage?.completionTokens)
+        await engine.shutdown()
+    }
+
+    @Test func promptLogprobsScoreThePrompt() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let engine = try fixture.engine(), collector = Collector()
+        let prompt = fixture.tokenizer.encode("The capital of France is Paris." + String(repeating: " The capital of France is Paris.", count: 12), addSpecial: false, parseSpecial: false)
+        var request = GenerationRequest(prompt: prompt)
+        request.maxTokens = 0
+        request.logprobs = 2
+        request.wantsPromptLogprobs = true
+        let id = SequenceID()
+        try engine.submit(request, as: id, to: collector)
+        try await collector.settle([id])
+        let scores = collector[id].promptLogprobs
+        #expect(scores.count == prompt.count && scores[0] == nil && scores.dropFirst().allSatisfy { $0 != nil && $0!.top.count == 2 })
+        #expect(collector[id].usage?.completionTokens == 0 && collector[id].reason == .length)
+        // What was read ten times is expected the eleventh time.
+        #expect(scores.suffix(5).allSatisfy { $0!.logprob > -0.5 })
+        await engine.shutdown()
+    }
+
+    @Test func refusalsNameTheReason() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let engine = try fixture.engine(sequences: 1, context: 64, queued: 0), collector = Collector()
+        func code(_ request: GenerationRequest) -> InferenceError.Code? {
+            do {
+                try engine.submit(request, as: SequenceID(), to: collector)
+                return nil
+            } catch {
+                return error.code
+            }
+        }
+        #expect(code(GenerationRequest(prompt: [])) == .invalidRequest)
+        #expect(code(GenerationRequest(prompt: [-1])) == .invalidRequest)
+        #expect(code(GenerationRequest(prompt: [1 << 20])) == .invalidRequest)
+        #expect(code(GenerationRequest(prompt: Array(repeating: 7, count: 64))) == .contextLengthExceeded)
+        var long = GenerationRequest(prompt: [7, 8, 9])
+        long.ignoresEndOfGeneration = true
+        let id = SequenceID()
+        try engine.submit(long, as: id, to: collector)
+        #expect(code(GenerationRequest(prompt: [7])) == .queueFull)
+        await engine.shutdown()
+        #expect(code(GenerationRequest(prompt: [7])) == .shuttingDown)
+        #expect(collector[id].isOver)
+    }
+}
