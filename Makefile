@@ -12,6 +12,7 @@ build:
 	Scripts/setup
 	swift build $(SWIFT_FLAGS) --product graft
 
+# The tests run one after another: several drive sockets, child processes or all cores, and would starve each other.
 test:
 	Scripts/setup tests
 	Scripts/check-house
@@ -25,12 +26,10 @@ bench: build
 	.build/release/graft pull smollm2-135m-instruct
 	python3 Benchmarks/peers.py --model Models/SmolLM2-135M-Instruct.Q4_1.gguf --graft .build/release/graft
 
-# One test after another: several drive sockets, child processes or all cores, and starve each other otherwise.
-
 # Preconditions everywhere and assertions alive.
 debug-test:
 	Scripts/setup
-	swift test --scratch-path .build-debug
+	swift test --scratch-path .build-debug --no-parallel
 
 format:
 	swift format --in-place --recursive Package.swift Sources Tests

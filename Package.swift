@@ -61,7 +61,7 @@ let package = Package(
         .testTarget(name: "GGUFTests", dependencies: ["GGUF"]),
         .testTarget(name: "ModelStoreTests", dependencies: ["ModelStore", "TLS"], exclude: ["Fixtures"]),
         .testTarget(name: "EventLoopsTests", dependencies: ["EventLoops"]),
-        .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "GGUF", "JSON"], exclude: ["Fixtures", "ChatTemplate/Fixtures"]),
+        .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "GGUF", "JSON", "TestSupport"], exclude: ["Fixtures", "ChatTemplate/Fixtures"]),
         .testTarget(name: "ModelingTests", dependencies: ["Modeling", "Kernels", "GGUF", "TestSupport"]),
         .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", httpTypes]),
         .testTarget(

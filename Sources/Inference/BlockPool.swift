@@ -1,3 +1,5 @@
+import Kernels
+
 /// Bookkeeping of the KV cache: which of its blocks are in use, by how many sequences, and which hold keys and values that a
 /// new prompt can start from. It holds no keys or values itself; a block is an index.
 ///
@@ -15,7 +17,7 @@
 /// sequence never fails for want of a block. `available` never falls below `reserved` between two calls.
 public struct BlockPool: Sendable {
     /// Tokens per block.
-    public static let blockSize = 32
+    public static let blockSize = KVCache.blockTokens
 
     /// What a registered block continues.
     public enum Parent: Sendable {

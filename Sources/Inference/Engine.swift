@@ -27,6 +27,11 @@ public struct EngineConfiguration: Sendable {
     }
 }
 
+extension Duration {
+    /// Seconds as a number.
+    package var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
+}
+
 /// The inference engine: an actor on a thread of its own whose loop is schedule → forward → sample → deliver → `Task.yield()`. That one
 /// suspension point means that everything from outside lands between two steps. Without work the loop ends; the next request starts it.
 ///
@@ -126,6 +131,23 @@ public actor Engine: GenerationService {
     }
 
     deinit { executor.shutdown() }
+
+    /// One step that belongs to nobody, before the first request: it brings the weights into memory, measures the speed that the first
+    /// row budget follows, and shows that the model computes numbers at all.
+    /// - Throws: `internalFailure` if a logit is not finite.
+    public func warmUp() throws(InferenceError) {
+        let rows = min(BlockPool.blockSize, limits.contextLength)
+        let tokens = (0..<Int32(rows)).map { $0 % Int32(limits.vocabularySize) }
+        let clock = ContinuousClock(), start = clock.now
+        // No sequence holds block 0 yet, and nothing in it is registered.
+        precondition(scheduler.runningCount == 0 && scheduler.pool.inUseCount == 0, "the warm-up comes before the first request")
+        let count = forward.run([ForwardSegment(tokens: tokens, position: 0, blocks: [0], logits: .last)])
+        let logits = forward.logits(of: 0..<count)[0]
+        guard logits.allSatisfy(\.isFinite) else {
+            throw InferenceError(.internalFailure, "the model computes values that are not finite; the file is damaged or badly converted")
+        }
+        pace(secondsPerRow: (clock.now - start).inSeconds / Double(rows))
+    }
 
     // MARK: From any thread
 
@@ -267,7 +289,7 @@ public actor Engine: GenerationService {
             conclude(segment, outcomes[i], texts[i], &events)
         }
         deliver(events)
-        adapt(plan, seconds: seconds(clock.now - start))
+        adapt(plan, seconds: (clock.now - start).inSeconds)
         publishStatistics(clock.now)
     }
 
@@ -446,17 +468,17 @@ public actor Engine: GenerationService {
         let prefillRows = plan.segments.reduce(0) { $0 + ($1.isPrefill ? $1.rows.count : 0) }
         guard prefillRows >= 16 else { return }
         let sample = seconds / Double(plan.rowCount)
-        secondsPerRow = secondsPerRow == 0 ? sample : 0.7 * secondsPerRow + 0.3 * sample
+        pace(secondsPerRow: secondsPerRow == 0 ? sample : 0.7 * secondsPerRow + 0.3 * sample)
+    }
+
+    private func pace(secondsPerRow measured: Double) {
+        secondsPerRow = measured
         func budget(_ target: Double, _ most: Int) -> Int {
             min(max(Int(target / secondsPerRow) / BlockPool.blockSize * BlockPool.blockSize, BlockPool.blockSize), most)
         }
         scheduler.setRowBudget(
             perStep: budget(configuration.stepTarget, configuration.maxRowsPerStep),
             prefillWhileDecoding: budget(configuration.decodeStepTarget, configuration.maxRowsPerStep))
-    }
-
-    private func seconds(_ duration: Duration) -> Double {
-        Double(duration.components.seconds) + Double(duration.components.attoseconds) * 1e-18
     }
 
     private func publishStatistics(_ lastStep: ContinuousClock.Instant? = nil) {

@@ -11,7 +11,7 @@ extension SamplingParameters {
         try require((0...1).contains(minP), "min_p", minP, "between 0 and 1")
         try require(typicalP > 0 && typicalP <= 1, "typical_p", typicalP, "above 0 and at most 1")
         try require(
-            repetitionPenalty > 0 && repetitionPenalty.isFinite, "repetition_penalty", repetitionPenalty, "a number above 0")
+            repetitionPenalty >= 0.01 && repetitionPenalty.isFinite, "repetition_penalty", repetitionPenalty, "a number of at least 0.01")
         try require((-2...2).contains(presencePenalty), "presence_penalty", presencePenalty, "between -2 and 2")
         try require((-2...2).contains(frequencyPenalty), "frequency_penalty", frequencyPenalty, "between -2 and 2")
         try require(penaltyWindow >= -1, "repeat_last_n", penaltyWindow, "-1 (all) or more")

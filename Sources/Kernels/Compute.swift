@@ -195,6 +195,7 @@ public struct Compute {
     /// out = softmax(scale · q Kᵀ) V per head, causal, and limited to the last `window` keys if given.
     public func attend(q: FloatRows, runs: [AttentionRun], cache: KVCache, layer: Int, scale: Float, window: Int?, to out: FloatRows) {
         precondition(q.width == out.width && q.width % cache.headDim == 0 && q.width / cache.headDim % cache.kvHeads == 0)
+        precondition(q.width / cache.headDim / cache.kvHeads <= KVCache.maximumGroup, "more query heads on one key head than the kernel holds")
         precondition(runs.allSatisfy { $0.row >= 0 && $0.count > 0 && $0.row + $0.count <= min(q.capacity, out.capacity) && $0.position >= 0 })
         withUnsafeTemporaryAllocation(of: graft_attention_run.self, capacity: max(runs.count, 1)) { table in
             for (i, run) in runs.enumerated() {

@@ -8,6 +8,9 @@ public final class KVCache {
     /// The widest head that the attention kernel takes; head sizes are multiples of 16.
     public static let maximumHeadDim = Int(GRAFT_MAX_HEAD_DIM)
 
+    /// The most query heads that share a head of keys and values: the attention kernel keeps a whole group on its stack.
+    public static let maximumGroup = Int(GRAFT_ATTENTION_ROWS)
+
     /// How keys and values are stored.
     public enum Precision: String, Sendable, CaseIterable {
         case float32 = "f32", float16 = "f16", int8 = "q8"

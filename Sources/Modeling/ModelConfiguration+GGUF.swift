@@ -1,4 +1,5 @@
 import GGUF
+import Kernels
 
 /// The only place that knows the model keys of GGUF metadata (gguf-py's `constants.py` lists them).
 extension ModelConfiguration {
@@ -21,6 +22,11 @@ extension ModelConfiguration {
         kvHeadCount = try reader.count(prefix + "attention.head_count_kv", in: 1...4096, otherwise: headCount)
         guard headCount % kvHeadCount == 0 else {
             throw ModelingError(.invalidMetadata, "\(prefix)attention.head_count_kv: found \(kvHeadCount), expected a divisor of the \(headCount) query heads")
+        }
+        guard headCount / kvHeadCount <= KVCache.maximumGroup else {
+            throw ModelingError(
+                .invalidMetadata,
+                "\(prefix)attention.head_count: found \(headCount) query heads on \(kvHeadCount) heads of keys, expected at most \(KVCache.maximumGroup) on each")
         }
         contextLength = try reader.count(prefix + "context_length", in: 1...1 << 27)
         headDim = try reader.count(prefix + "attention.key_length", in: 16...256, otherwise: hiddenSize / headCount)
@@ -57,7 +63,9 @@ extension ModelConfiguration {
             slidingWindowPattern = 1
             embeddingScale = 1
         }
-        attentionScale = try reader.positive(prefix + "attention.scale", otherwise: 1 / Float(headDim).squareRoot())
+        // Gemma 3 27B, the one with 62 layers, scales by its width per head, and the file does not say so.
+        let scaledDim = architecture == .gemma3 && layerCount == 62 ? hiddenSize / headCount : headDim
+        attentionScale = try reader.positive(prefix + "attention.scale", otherwise: 1 / Float(scaledDim).squareRoot())
         vocabularySize = try reader.vocabularySize(prefix)
         for unsupported in ["expert_count"] where try reader.count(prefix + unsupported, in: 0...Int(Int32.max), otherwise: 0) > 0 {
             throw ModelingError(.unsupportedArchitecture, "\(prefix)\(unsupported): mixtures of experts are not supported, expected a dense model")

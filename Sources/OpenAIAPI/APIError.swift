@@ -118,9 +118,11 @@ extension APIError {
     static let shuttingDown = APIError(
         .serviceUnavailable, .unavailable, code: "shutting_down", "The server is shutting down and takes no new work", retryAfter: 5)
 
-    static let unsupportedMediaType = APIError(
-        .unsupportedMediaType, .invalidRequest, code: "unsupported_media_type",
-        "The body's content-type must be application/json")
+    static func unsupportedMediaType(found type: String) -> APIError {
+        APIError(
+            .unsupportedMediaType, .invalidRequest, code: "unsupported_media_type",
+            "The body's content-type is '\(quoted(type))', expected application/json; with curl use --json, or add -H 'content-type: application/json'")
+    }
 
     /// The engine's refusals.
     init(_ error: InferenceError, param: String) {

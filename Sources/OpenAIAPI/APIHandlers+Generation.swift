@@ -213,7 +213,7 @@ extension APIHandlers {
 
     func finishRecord(_ exchange: GenerationExchange, status: Int, note: String?) {
         let usage = exchange.usage
-        let duration = (currentTime - exchange.receivedAt).seconds
+        let duration = (currentTime - exchange.receivedAt).inSeconds
         metrics.count(route: exchange.route.rawValue, status: status, model: exchange.target.name)
         exchange.meters.promptTokens.increment(by: UInt64(usage.promptTokens))
         exchange.meters.cachedTokens.increment(by: UInt64(usage.cachedTokens))

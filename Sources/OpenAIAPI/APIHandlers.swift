@@ -142,7 +142,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         // A body without a type is taken for JSON: many small clients leave it out.
         guard let type = request.head.headerFields[.contentType] else { return }
         let essence = type.prefix { $0 != ";" }.lowercased()
-        guard essence.split(separator: " ").joined() == "application/json" else { throw .unsupportedMediaType }
+        guard essence.split(separator: " ").joined() == "application/json" else { throw .unsupportedMediaType(found: type) }
     }
 
     private func modelList() -> JSONValue {
@@ -176,7 +176,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         guard let since, now() - since >= configuration.stallLimit else { return }
         throw APIError(
             .serviceUnavailable, .unavailable, code: "engine_stalled",
-            "The engine has work and has not ended a step for \(Int((now() - since).seconds)) s", retryAfter: 5)
+            "The engine has work and has not ended a step for \(Int((now() - since).inSeconds)) s", retryAfter: 5)
     }
 
     /// A whole JSON answer.
@@ -201,7 +201,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
             level: route?.isProbe == true ? .debug : .info, "request",
             metadata: [
                 "route": "\(label)", "status": "\(status)", "request_id": "\(request.requestID)",
-                "ms": "\(Int((now() - request.receivedAt).seconds * 1000))", "code": "\(code ?? "-")",
+                "ms": "\(Int((now() - request.receivedAt).inSeconds * 1000))", "code": "\(code ?? "-")",
             ])
     }
 }

@@ -252,9 +252,9 @@ final class GenerationExchange {
         guard tokens > 0 else { return }
         if let last = choices[index].lastToken {
             let each = (now - last) / tokens
-            for _ in 0..<tokens { meters.interToken.observe(each.seconds) }
+            for _ in 0..<tokens { meters.interToken.observe(each.inSeconds) }
         } else {
-            meters.timeToFirstToken.observe((now - receivedAt).seconds)
+            meters.timeToFirstToken.observe((now - receivedAt).inSeconds)
         }
         choices[index].lastToken = now
     }
@@ -342,7 +342,7 @@ final class GenerationExchange {
     }
 
     private func decorate(_ head: inout HTTPResponse, now: ContinuousClock.Instant) {
-        head.headerFields[.openAIProcessingTime] = String(max(0, Int((now - receivedAt).seconds * 1000)))
+        head.headerFields[.openAIProcessingTime] = String(max(0, Int((now - receivedAt).inSeconds * 1000)))
         if !ignored.isEmpty { head.headerFields[.ignoredParameters] = headerList(ignored) }
     }
 }
@@ -468,13 +468,6 @@ extension GenerationExchange {
         }
         out.append("}")
         return out
-    }
-}
-
-extension Duration {
-    var seconds: Double {
-        let (seconds, attoseconds) = components
-        return Double(seconds) + Double(attoseconds) * 1e-18
     }
 }
 

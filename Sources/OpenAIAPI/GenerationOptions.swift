@@ -58,8 +58,8 @@ struct GenerationOptions: Sendable {
         set(\.presencePenalty, try fields.number("presence_penalty", in: -2...2))
         set(\.frequencyPenalty, try fields.number("frequency_penalty", in: -2...2))
         // vLLM's and llama.cpp's name of the same thing.
-        let repetition = try fields.number("repetition_penalty", in: 0...10, excludingLower: true)
-        let repeating = try fields.number("repeat_penalty", in: 0...10, excludingLower: true)
+        let repetition = try fields.number("repetition_penalty", in: 0.01...10)
+        let repeating = try fields.number("repeat_penalty", in: 0.01...10)
         if let repetition, let repeating, repetition != repeating {
             throw .invalidValue(
                 "repeat_penalty", "'repeat_penalty' is \(repeating) and 'repetition_penalty' is \(repetition); they mean the same, send one")

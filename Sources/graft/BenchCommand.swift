@@ -1,4 +1,5 @@
 import ArgumentParser
+import Inference
 import JSON
 import Kernels
 import Modeling
@@ -22,9 +23,8 @@ struct BenchCommand: AsyncParsableCommand {
     var json = false
 
     func validate() throws {
-        guard prefill > 0, decode > 0, sequences > 0, `repeat` > 0 else {
-            throw ValidationError("--prefill, --decode, --sequences and --repeat take numbers from 1 up.")
-        }
+        guard prefill > 0, decode > 0, `repeat` > 0 else { throw ValidationError("--prefill, --decode and --repeat take numbers from 1 up.") }
+        guard (1...256).contains(sequences) else { throw ValidationError("--sequences takes 1 to 256, not \(sequences).") }
     }
 
     func run() async throws {
@@ -32,6 +32,9 @@ struct BenchCommand: AsyncParsableCommand {
         let loaded = try LoadedModel(settings)
         let exact = settings.exact
         let c = loaded.model.configuration
+        guard prefill <= c.contextLength, decode <= c.contextLength - prefill else {
+            throw CommandError("--prefill \(prefill) and --decode \(decode) do not fit the model's context of \(c.contextLength)")
+        }
         let blocksEach = (prefill + decode + KVCache.blockTokens - 1) / KVCache.blockTokens
         let cache = try KVCache(
             layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: blocksEach * sequences, precision: exact ? .float32 : settings.cachePrecision)
@@ -89,10 +92,6 @@ struct BenchCommand: AsyncParsableCommand {
 func median(_ values: [Double]) -> Double {
     let sorted = values.sorted()
     return sorted.count % 2 == 1 ? sorted[sorted.count / 2] : (sorted[sorted.count / 2 - 1] + sorted[sorted.count / 2]) / 2
-}
-
-extension Duration {
-    var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
 }
 
 extension Double {

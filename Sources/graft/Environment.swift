@@ -1,3 +1,5 @@
+import FoundationEssentials
+import Kernels
 import TLS
 
 #if canImport(Glibc)
@@ -11,7 +13,26 @@ enum Environment {
         return String(cString: value)
     }
 
-    static var memoryBytes: Int { sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE)) }
+    /// What this process may use: the machine's, or a container's limit.
+    static var memoryBytes: Int {
+        let physical = sysconf(Int32(_SC_PHYS_PAGES)) * sysconf(Int32(_SC_PAGESIZE))
+        guard let limit = controlGroup("memory.max").first.flatMap({ Int($0) }), limit > 0 else { return physical }
+        return min(physical, limit)
+    }
+
+    /// Compute threads that make sense: the processors of the affinity mask, or what a container's quota pays for.
+    static var processorCount: Int {
+        var count = min(ComputePool.processorCount, 256)
+        let quota = controlGroup("cpu.max").compactMap { Int($0) }
+        if quota.count == 2, quota[0] > 0, quota[1] > 0 { count = min(count, (quota[0] + quota[1] - 1) / quota[1]) }
+        return max(1, count)
+    }
+
+    /// The words of a control group's file ("max" where there is no limit); empty without control groups.
+    private static func controlGroup(_ name: String) -> [Substring] {
+        guard let data = try? Data(contentsOf: URL(filePath: "/sys/fs/cgroup/" + name)) else { return [] }
+        return String(decoding: data, as: UTF8.self).split(whereSeparator: \.isWhitespace)
+    }
 
     /// Peak resident memory of this process, in bytes.
     static var peakResidentBytes: Int {

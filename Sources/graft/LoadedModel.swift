@@ -21,7 +21,7 @@ struct LoadedModel {
         name = resolved.name
         path = resolved.path
         variant = try KernelVariant(forced: Environment["GRAFT_ISA"])
-        pool = try ComputePool(threads: settings.threads == 0 ? ComputePool.processorCount : settings.threads)
+        pool = try ComputePool(threads: settings.threads == 0 ? Environment.processorCount : settings.threads)
         file = try GGUFFile(path: path)
         digest = resolved.model?.sha256 ?? Environment.fileFingerprint(path)
         do {
@@ -51,7 +51,8 @@ struct LoadedModel {
 
     func engine(_ settings: EngineSettings, tokenizer: Tokenizer) throws -> Engine {
         let c = model.configuration
-        let context = settings.contextLength == 0 ? c.contextLength : settings.contextLength
+        // What a file claims is not what a machine should set aside unasked.
+        let context = settings.contextLength == 0 ? min(c.contextLength, 131_072) : settings.contextLength
         guard context <= c.contextLength else {
             throw SettingsError("context: found \(context), expected at most the \(c.contextLength) positions that \(name) was trained for")
         }
@@ -62,7 +63,7 @@ struct LoadedModel {
         if settings.cacheMegabytes > 0 {
             bytes = settings.cacheMegabytes << 20
         } else {
-            bytes = min(contextBytes * settings.maxSequences, max(contextBytes, Environment.memoryBytes / 4))
+            bytes = min(contextBytes * settings.maxSequences, max(blockBytes, Environment.memoryBytes / 4))
         }
         var configuration = EngineConfiguration(contextLength: context, cacheBytes: bytes)
         configuration.maxSequences = settings.maxSequences

@@ -40,11 +40,20 @@ struct ServeCommand: AsyncParsableCommand {
         var serverConfiguration = HTTPServerConfiguration()
         serverConfiguration.maxConnections = try settings.integer("server.max_connections", 4096, in: 1...1_000_000)
         serverConfiguration.limits.bodyBytes = try settings.integer("server.max_body_megabytes", 4, in: 1...1024) << 20
+        let isLoopback = host == "localhost" || host == "::1" || host.hasPrefix("127.")
+        let hosts = settings.string("server.allowed_hosts", "").split(separator: ",").map { $0.filter { $0 != " " }.lowercased() }
+        if !hosts.isEmpty {
+            serverConfiguration.allowedHosts = Set(hosts)
+        } else if isLoopback {
+            serverConfiguration.allowedHosts = ["localhost", "127.0.0.1", "[::1]", host.contains(":") ? "[\(host)]" : host]
+        }
+        if !isLoopback { logger.warning("whoever can reach this address can use the server: there are no keys yet", metadata: ["host": "\(host)"]) }
         let drain = Duration.seconds(try settings.integer("server.drain_seconds", 20, in: 0...3600))
 
         let loaded = try LoadedModel(engineSettings)
         let tokenizer = try loaded.tokenizer()
         let engine = try loaded.engine(engineSettings, tokenizer: tokenizer)
+        do { try await engine.warmUp() } catch { throw CommandError("\(loaded.path): \(error)") }
         let served = ServedModel(
             name: loaded.name, tokenizer: tokenizer, chatTemplate: try loaded.chatTemplate(), contextLength: engine.limits.contextLength,
             created: Int(time(nil)), digest: loaded.digest)

@@ -7,7 +7,7 @@ import Yams
 struct Settings {
     private static let keys: Set<String> = [
         "model", "models_directory", "engine.threads", "engine.context_length", "engine.max_sequences", "engine.max_queued", "engine.cache_megabytes",
-        "engine.cache_type", "engine.exact", "server.host", "server.port", "server.max_connections", "server.max_body_megabytes", "server.drain_seconds",
+        "engine.cache_type", "engine.exact", "server.host", "server.port", "server.max_connections", "server.allowed_hosts", "server.max_body_megabytes", "server.drain_seconds",
         "log.level", "log.format",
     ]
 

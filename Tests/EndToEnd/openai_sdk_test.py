@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import threading
+import time
 import traceback
 
 import httpx
@@ -283,6 +284,24 @@ def many_clients_at_once():
     for thread in threads:
         thread.join()
     assert dict(results) == expected
+
+
+def metric(name):
+    """The sum of all series of a metric."""
+    lines = http.get("/metrics").text.splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(name) and line[len(name)] in " {")
+
+
+@check
+def a_client_that_leaves_frees_its_sequence():
+    body = {"messages": MESSAGES, "stream": True, "ignore_eos": True, "max_tokens": 4000}
+    with http.stream("POST", "/v1/chat/completions", json=body) as response:
+        next(line for line in response.iter_lines() if '"content":"' in line and '"content":""' not in line)
+        assert metric("graft_sequences_running") == 1
+    deadline = time.monotonic() + 1
+    while metric("graft_sequences_running") != 0:
+        assert time.monotonic() < deadline, "the sequence still runs a second after its client left"
+        time.sleep(0.02)
 
 
 @check

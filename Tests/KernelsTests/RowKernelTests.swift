@@ -79,6 +79,7 @@ struct RowKernelTests {
         AttentionCase(heads: 4, kvHeads: 1, headDim: 256, window: 40, precision: .float16, style: .halves, normed: true),
         AttentionCase(heads: 4, kvHeads: 4, headDim: 16, window: 7, precision: .float32, style: .halves, normed: true),
         AttentionCase(heads: 6, kvHeads: 2, headDim: 128, window: nil, precision: .int8, style: .halves, normed: false),
+        AttentionCase(heads: 32, kvHeads: 1, headDim: 32, window: nil, precision: .float32, style: .halves, normed: false),
         AttentionCase(heads: 2, kvHeads: 2, headDim: 80, window: nil, precision: .float32, style: .interleaved, normed: false),
     ]
 

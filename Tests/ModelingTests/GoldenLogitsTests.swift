@@ -102,3 +102,11 @@ struct GoldenLogitsTests {
         print("\(name): fast mode: mean D \(fastDistance / Double(golden.chats.count)), perplexity \(fastPerplexity) against \(perplexity) exact")
     }
 }
+
+struct DefaultModelTests {
+    /// Tests without the model say that they were skipped; the default model must not be among those.
+    @Test(.enabled(if: ProcessInfo.processInfo.environment["GRAFT_MODELS"] == nil))
+    func defaultModelIsThere() {
+        #expect(testModelPath(smolLM2FileName) != nil, "make test fetches it: graft pull smollm2-135m-instruct")
+    }
+}

@@ -6,7 +6,7 @@ public let repositoryRoot = URL(filePath: #filePath).deletingLastPathComponent()
 public let goldenFolder = repositoryRoot.appending(path: "Tests/Golden")
 
 /// The path of a model file, from the folder that `GRAFT_MODELS` names or from `Models/`; prints that the test is skipped and gives
-/// nil if it is not there. SmolLM2 is fetched by `Scripts/setup`, so only the larger models are ever missing.
+/// nil if it is not there. `make test` fetches SmolLM2, so only the larger models are ever missing.
 public func testModelPath(_ fileName: String) -> String? {
     let folder = ProcessInfo.processInfo.environment["GRAFT_MODELS"].map { URL(filePath: $0) } ?? repositoryRoot.appending(path: "Models")
     let path = folder.appending(path: fileName).path

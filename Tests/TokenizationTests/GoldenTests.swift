@@ -1,5 +1,6 @@
 import FoundationEssentials
 import GGUF
+import TestSupport
 import Testing
 import Tokenization
 
@@ -32,18 +33,15 @@ import Tokenization
     }
 
     @Test(arguments: [
-        ("smollm2-135m-instruct", "full-smollm2-135m-instruct.q4_1.json"),
-        ("smollm2-135m-instruct", "prompts-smollm2.json"),
-        ("qwen2.5-coder-0.5b-instruct", "full-qwen2.5-coder-0.5b-instruct-q4_k_m.json"),
-        ("qwen2.5-coder-0.5b-instruct", "prompts-qwen2.5-coder.json"),
-        ("qwen2.5-coder-1.5b-instruct", "prompts-qwen2.5-coder.json"),
-        ("gemma-3-270m", "full-gemma-3-270m-q4_k_m.json"),
+        (smolLM2FileName, "full-smollm2-135m-instruct.q4_1.json"),
+        (smolLM2FileName, "prompts-smollm2.json"),
+        ("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", "full-qwen2.5-coder-0.5b-instruct-q4_k_m.json"),
+        ("qwen2.5-coder-0.5b-instruct-q4_k_m.gguf", "prompts-qwen2.5-coder.json"),
+        ("qwen2.5-coder-1.5b-instruct-q4_k_m.gguf", "prompts-qwen2.5-coder.json"),
+        ("gemma-3-270m-q4_k_m.gguf", "full-gemma-3-270m-q4_k_m.json"),
     ])
     func fullSize(_ model: String, _ fixture: String) throws {
-        guard let path = testModelPath(model) else {
-            print("skipped: \(fixture), because \(model) is not downloaded")
-            return
-        }
+        guard let path = testModelPath(model) else { return }
         let tokenizer = try Tokenizer(metadata: GGUFFile(path: path).metadata)
         for golden in try goldenCases(fixture) {
             let ids = tokenizer.encode(golden.text, addSpecial: false, parseSpecial: true)
@@ -53,10 +51,7 @@ import Tokenization
 
     /// llama.cpp's own test strings.
     @Test func smollm2Vectors() throws {
-        guard let path = testModelPath("smollm2-135m-instruct") else {
-            print("skipped: smollm2.gguf.inp, because smollm2-135m-instruct is not downloaded")
-            return
-        }
+        guard let path = testModelPath(smolLM2FileName) else { return }
         let tokenizer = try Tokenizer(metadata: GGUFFile(path: path).metadata)
         let input = String(decoding: try Data(contentsOf: URL(filePath: fixtureFolder + "smollm2.gguf.inp")), as: UTF8.self)
         let output = String(decoding: try Data(contentsOf: URL(filePath: fixtureFolder + "smollm2.gguf.out")), as: UTF8.self)

@@ -71,7 +71,7 @@ static void work(graft_pool *pool, uint32_t generation, int thread) {
                                                    memory_order_relaxed))
             continue;
         job(context, begin, end, thread);
-        if (atomic_fetch_sub_explicit(&pool->remaining, end - begin, memory_order_acq_rel) == end - begin &&
+        if (atomic_fetch_sub_explicit(&pool->remaining, end - begin, memory_order_seq_cst) == end - begin &&
             atomic_load_explicit(&pool->caller_sleeps, memory_order_seq_cst))
             futex_wake(&pool->remaining, 1);
     }
