@@ -68,7 +68,7 @@ struct UnsupportedParameter: Sendable {
 
     static let chat: [UnsupportedParameter] = [
         UnsupportedParameter("tools", neutral: [[]], "leave it out: this server calls no tools"),
-        UnsupportedParameter("tool_choice", neutral: ["none", "auto"], "leave it out: this server calls no tools"),
+        UnsupportedParameter("tool_choice", neutral: ["none"], "leave it out: this server calls no tools"),
         UnsupportedParameter("functions", neutral: [[]], "leave it out: this server calls no tools"),
         UnsupportedParameter("function_call", neutral: ["none", "auto"], "leave it out: this server calls no tools"),
         UnsupportedParameter("response_format", neutral: [["type": "text"]], "leave it out: only {\"type\":\"text\"} is served"),
