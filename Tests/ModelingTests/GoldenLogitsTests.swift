@@ -104,6 +104,34 @@ struct GoldenLogitsTests {
 }
 
 struct DefaultModelTests {
+    /// All 49,152 logits of 16 prompts of mixed lengths, prefilled together and decoded together, against each alone on one thread: equal bits.
+    @Test(arguments: [Numerics.fast, .exact])
+    func sixteenTogetherAreEachAlone(numerics: Numerics) throws {
+        guard let path = testModelPath(smolLM2FileName) else { return }
+        let two = try ComputePool(threads: 2), one = try ComputePool(threads: 1)
+        let model = try LanguageModel(file: GGUFFile(path: path), pool: two), c = model.configuration
+        func pass(_ pool: ComputePool) throws -> ForwardPass {
+            let cache = try KVCache(
+                layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: 64, precision: numerics == .exact ? .float32 : .float16)
+            return try ForwardPass(model: model, cache: cache, variant: KernelVariant(), pool: pool, numerics: numerics, maximumRows: 1024, maximumLogitsRows: 16)
+        }
+        func logits(_ pass: ForwardPass, _ segments: [ForwardSegment]) -> [[UInt32]] {
+            let count = pass.run(segments), rows = pass.logits(of: 0..<count)
+            return (0..<count).map { rows[$0].map(\.bitPattern) }
+        }
+        let lengths = (0..<16).map { $0 * $0 % 61 + 1 }
+        let prompts = lengths.enumerated().map { ForwardPassTests.prompt(UInt64($0.offset + 1), $0.element, c.vocabularySize) }
+        let tables = (0..<16).map { i in (0..<4).map { Int32(i * 4 + $0) } }
+        let together = try pass(two), alone = try pass(one)
+        for step in 0..<2 {
+            let segments = prompts.indices.map { i in
+                ForwardSegment(tokens: step == 0 ? prompts[i] : [prompts[i][0]], position: step == 0 ? 0 : lengths[i], blocks: tables[i], logits: .last)
+            }
+            let found = logits(together, segments)
+            for i in prompts.indices { #expect(logits(alone, [segments[i]]) == [found[i]], "prompt of \(lengths[i]), step \(step)") }
+        }
+    }
+
     /// Tests without the model say that they were skipped; the default model must not be among those.
     @Test(.enabled(if: ProcessInfo.processInfo.environment["GRAFT_MODELS"] == nil))
     func defaultModelIsThere() {
