@@ -11,7 +11,7 @@ struct ModelOptions: ParsableArguments {
     var config: String?
     @Option(help: "Compute threads. Default: one per core.")
     var threads: Int?
-    @Option(help: ArgumentHelp("Positions of one sequence, prompt and answer. Default: what the model was trained for.", valueName: "tokens"))
+    @Option(help: ArgumentHelp("Positions of one sequence, prompt and answer. Default: what the model was trained for, 131072 at most.", valueName: "tokens"))
     var context: Int?
     @Flag(help: "Float32 activations, keys and values: slow, and as exact as the weights allow.")
     var exact = false
