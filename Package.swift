@@ -3,6 +3,7 @@ import PackageDescription
 
 // The targets and what each may import are the table of AGENTS.md; `Scripts/check-house` holds the two together.
 let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let grdb = Target.Dependency.product(name: "GRDB", package: "GRDB.swift")
 let httpTypes = Target.Dependency.product(name: "HTTPTypes", package: "swift-http-types")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let yams = Target.Dependency.product(name: "Yams", package: "Yams")
@@ -14,6 +15,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", exact: "1.8.2"),
         .package(url: "https://github.com/apple/swift-http-types", exact: "1.8.0", traits: []),
         .package(url: "https://github.com/apple/swift-log", exact: "1.16.2"),
+        .package(url: "https://github.com/groue/GRDB.swift", exact: "7.10.0"),
         .package(url: "https://github.com/jpsim/Yams", exact: "6.2.2"),
     ],
     targets: [
@@ -30,24 +32,29 @@ let package = Package(
         .target(name: "HTTP1", dependencies: ["CLLHTTP", httpTypes]),
         .target(name: "Observability", dependencies: [logging]),
         // Layer 2.
-        .target(name: "GGUF", dependencies: ["Kernels"]),
+        .target(name: "GGUF", dependencies: ["Kernels", "JSON"]),
         .target(name: "ModelStore", dependencies: ["TLS"]),
         .target(name: "EventLoops", dependencies: ["CUV", "Executors"]),
         // Layer 3.
         .target(name: "Tokenization", dependencies: ["GGUF", "JSON"]),
         .target(name: "Modeling", dependencies: ["Kernels", "GGUF"]),
         .target(name: "HTTPServing", dependencies: ["EventLoops", "HTTP1", httpTypes]),
+        .target(name: "InstructionStore", dependencies: [grdb]),
         // Layer 4.
+        .target(name: "Adapters", dependencies: ["Modeling", "GGUF", "Kernels", "InstructionStore", "TLS", "JSON"]),
         .target(name: "Inference", dependencies: ["Modeling", "Tokenization", "Executors", "Kernels"]),
         // Layer 6.
         .target(
             name: "OpenAIAPI",
-            dependencies: ["Inference", "Tokenization", "HTTPServing", "Executors", "Observability", "JSON", httpTypes, logging]),
+            dependencies: [
+                "Inference", "Adapters", "Modeling", "Tokenization", "HTTPServing", "HTTP1", "Executors", "Observability", "JSON", httpTypes, logging,
+            ]),
         // Layer 7.
         .executableTarget(
             name: "graft",
             dependencies: [
-                "OpenAIAPI", "Inference", "Modeling", "Tokenization", "HTTPServing", "EventLoops", "ModelStore", "Executors", "TLS", "GGUF", "Kernels", "Observability", "JSON",
+                "OpenAIAPI", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "HTTPServing", "EventLoops", "ModelStore", "Executors", "TLS", "GGUF",
+                "Kernels", "Observability", "JSON",
                 argumentParser, logging, yams,
             ]),
         // Tests.
@@ -58,18 +65,24 @@ let package = Package(
         .testTarget(name: "TLSTests", dependencies: ["TLS"]),
         .testTarget(name: "HTTP1Tests", dependencies: ["HTTP1", httpTypes]),
         .testTarget(name: "ObservabilityTests", dependencies: ["Observability", logging]),
-        .testTarget(name: "GGUFTests", dependencies: ["GGUF"]),
+        .testTarget(name: "GGUFTests", dependencies: ["GGUF", "Kernels"]),
         .testTarget(name: "ModelStoreTests", dependencies: ["ModelStore", "TLS"], exclude: ["Fixtures"]),
         .testTarget(name: "EventLoopsTests", dependencies: ["EventLoops"]),
         .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "GGUF", "JSON", "TestSupport"], exclude: ["Fixtures", "ChatTemplate/Fixtures"]),
         .testTarget(name: "ModelingTests", dependencies: ["Modeling", "Kernels", "GGUF", "TestSupport"]),
+        .testTarget(name: "InstructionStoreTests", dependencies: ["InstructionStore", "TestSupport"]),
+        .testTarget(
+            name: "AdaptersTests", dependencies: ["Adapters", "InstructionStore", "Modeling", "GGUF", "Kernels", "JSON", "TLS", "TestSupport"], exclude: ["Fixtures"]),
         .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", httpTypes]),
         .testTarget(
             name: "InferenceTests", dependencies: ["Inference", "Modeling", "Tokenization", "GGUF", "Kernels", "TestSupport"], exclude: ["Fixtures"]),
         .testTarget(
             name: "OpenAIAPITests",
-            dependencies: ["OpenAIAPI", "Inference", "Tokenization", "GGUF", "HTTPServing", "EventLoops", "Executors", "Observability", "JSON", httpTypes, logging]),
-        .testTarget(name: "graftTests", dependencies: ["graft", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "JSON"]),
+            dependencies: [
+                "OpenAIAPI", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "HTTPServing", "EventLoops", "Executors",
+                "Observability", "JSON", httpTypes, logging,
+            ]),
+        .testTarget(name: "graftTests", dependencies: ["graft", "Adapters", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "JSON"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -11,13 +11,18 @@ value. A reference holds:
 The questions are data, not code: messages and passage come from an earlier reference, so that every model is asked
 the same things.
 
-usage: make_golden.py MODEL.gguf OUT.json [--like Tests/Golden/logits/EARLIER.json] [--threads N]
-Needs the PyPI packages torch, transformers, accelerate and gguf, and about five bytes of memory a parameter.
+With --adapter the model carries a PEFT adapter, a directory, or `generated`: the one that Tests/EndToEnd/adapter_files.py makes of seed 7 for
+SmolLM2, so that no adapter need be kept beside its reference.
+
+usage: make_golden.py MODEL.gguf OUT.json [--adapter DIR|generated] [--like Tests/Golden/logits/EARLIER.json] [--threads N]
+Needs the PyPI packages torch, transformers, accelerate, gguf and, with an adapter, peft; and about five bytes of memory a parameter.
 """
 
 import argparse
 import json
 import math
+import sys
+import tempfile
 from pathlib import Path
 
 TOP = 20
@@ -63,6 +68,20 @@ def text_reference(model, tokenizer, text):
     }
 
 
+def adapted(model, adapter):
+    import peft
+
+    if adapter != "generated":
+        return peft.PeftModel.from_pretrained(model, adapter).eval()
+    sys.path.insert(0, str(ROOT / "Tests/EndToEnd"))
+    from adapter_files import make_adapter
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in zip(("adapter_config.json", "adapter_model.safetensors"), make_adapter(7, rank=2)):
+            (Path(folder) / name).write_bytes(content)
+        return peft.PeftModel.from_pretrained(model, folder).eval()
+
+
 def main():
     import torch
     import transformers
@@ -70,6 +89,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--adapter")
     parser.add_argument("--like", type=Path, default=ROOT / "Tests/Golden/logits/SmolLM2-135M-Instruct.Q4_1.json")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -78,7 +98,9 @@ def main():
     place = dict(pretrained_model_name_or_path=options.model.parent, gguf_file=options.model.name)
     tokenizer = transformers.AutoTokenizer.from_pretrained(**place)
     model = transformers.AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32).eval()
-    document = {"model": options.model.name, "reference": "transformers float32, dequantised weights", "chats": []}
+    if options.adapter:
+        model = adapted(model, options.adapter)
+    document = {"model": options.model.name, "reference": "transformers float32, dequantised weights" + (", peft" if options.adapter else ""), "chats": []}
     with torch.no_grad():
         for chat in questions["chats"]:
             document["chats"].append(chat_reference(model, tokenizer, chat["messages"]))

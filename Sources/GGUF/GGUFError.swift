@@ -35,7 +35,7 @@ public struct GGUFError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 /// A name from a file that nobody has vouched for, fit for one line of an error message: quoted, at most 80 characters, control characters escaped.
-func shown(_ name: String) -> String {
+package func shown(_ name: String) -> String {
     var result = "'"
     for (index, scalar) in name.unicodeScalars.enumerated() {
         if index == 80 {

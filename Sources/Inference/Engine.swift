@@ -246,7 +246,9 @@ public actor Engine: GenerationService {
             case .pause(let id, let paused): scheduler.setPaused(id, paused)
             case .submit(let request, let id, let sink):
                 do {
-                    let seed = PrefixSeed(owner: request.owner, baseDigest: baseDigest)
+                    let seed = PrefixSeed(
+                        owner: request.owner, baseDigest: baseDigest,
+                        adapters: request.adapters.parts.map { PrefixSeed.Adapter(digest: $0.adapter.digest, scale: $0.weight) })
                     try scheduler.submit(ScheduledRequest(request, seed: seed), as: id)
                     active[id] = Active(
                         request: request, sink: sink, sampler: Sampler(request.sampling, prompt: request.prompt), stops: StopMatcher(request.stop))
@@ -268,6 +270,7 @@ public actor Engine: GenerationService {
             plan.segments.map { segment in
                 ForwardSegment(
                     tokens: Array(plan.tokens[segment.rows]), position: segment.startPosition, blocks: segment.blockTable,
+                    adapters: active[segment.sequence]?.request.adapters ?? .none,
                     logits: segment.logits == .all ? .all : segment.logits == .last ? .last : .none)
             })
         let rows = sample(plan, wanted: wanted)

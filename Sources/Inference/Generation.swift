@@ -1,3 +1,4 @@
+import Modeling
 import Synchronization
 
 /// Names one sequence (one choice of one request) for its whole life. Ids are never reused in a process.
@@ -29,6 +30,8 @@ public struct GenerationRequest: Sendable {
     public var logprobs: Int?
     /// Log-probabilities of the prompt's own tokens as well (`echo` with `logprobs`).
     public var wantsPromptLogprobs = false
+    /// The adapters that the whole answer is computed with, whatever happens to their names meanwhile.
+    public var adapters = AdapterSet.none
     /// Whose request this is: cached keys and values are never shared between owners.
     public var owner = ""
     /// The model name that the metrics count this request under.

@@ -16,6 +16,8 @@ public struct JSONError: Error, Sendable, Equatable, CustomStringConvertible {
         case invalidNumber
         /// A number beyond the range of a 64-bit float, such as `1e400`.
         case numberOutOfRange
+        /// A key that its object has already, where the caller asked for that to be refused.
+        case duplicateKey
         /// Arrays and objects nested deeper than allowed.
         case tooDeep
         /// Something after the end of the value.

@@ -8,10 +8,14 @@ extension JSONValue {
     /// - Parameters:
     ///   - bytes: the whole text in UTF-8.
     ///   - maximumDepth: how deep arrays and objects may nest; the parser recurses that deep.
+    ///   - refusingDuplicateKeys: whether an object with the same key twice is an error (`duplicateKey`, at the second key's opening quote).
     /// - Throws: `JSONError` with the offset of the first offending byte.
-    public init(parsing bytes: some Collection<UInt8>, maximumDepth: Int = 64) throws(JSONError) {
-        let result = bytes.withContiguousStorageIfAvailable { JSONParser.parse($0, maximumDepth: maximumDepth) }
-        self = try (result ?? Array(bytes).withUnsafeBufferPointer { JSONParser.parse($0, maximumDepth: maximumDepth) }).get()
+    public init(parsing bytes: some Collection<UInt8>, maximumDepth: Int = 64, refusingDuplicateKeys: Bool = false) throws(JSONError) {
+        func parse(_ bytes: UnsafeBufferPointer<UInt8>) -> Result<JSONValue, JSONError> {
+            JSONParser.parse(bytes, maximumDepth: maximumDepth, refusesDuplicateKeys: refusingDuplicateKeys)
+        }
+        let result = bytes.withContiguousStorageIfAvailable { parse($0) }
+        self = try (result ?? Array(bytes).withUnsafeBufferPointer { parse($0) }).get()
     }
 }
 
@@ -21,11 +25,12 @@ private struct JSONParser {
     private var offset = 0
     private var remainingDepth: Int
     private let maximumDepth: Int
+    private let refusesDuplicateKeys: Bool
     /// Holds a string's bytes while its escapes are resolved; kept between strings to allocate once.
     private var scratch: [UInt8] = []
 
-    static func parse(_ bytes: UnsafeBufferPointer<UInt8>, maximumDepth: Int) -> Result<JSONValue, JSONError> {
-        var parser = JSONParser(bytes: bytes, maximumDepth: maximumDepth)
+    static func parse(_ bytes: UnsafeBufferPointer<UInt8>, maximumDepth: Int, refusesDuplicateKeys: Bool) -> Result<JSONValue, JSONError> {
+        var parser = JSONParser(bytes: bytes, maximumDepth: maximumDepth, refusesDuplicateKeys: refusesDuplicateKeys)
         do throws(JSONError) {
             return .success(try parser.parseText())
         } catch {
@@ -33,9 +38,10 @@ private struct JSONParser {
         }
     }
 
-    private init(bytes: UnsafeBufferPointer<UInt8>, maximumDepth: Int) {
+    private init(bytes: UnsafeBufferPointer<UInt8>, maximumDepth: Int, refusesDuplicateKeys: Bool) {
         self.bytes = bytes
         self.maximumDepth = maximumDepth
+        self.refusesDuplicateKeys = refusesDuplicateKeys
         remainingDepth = maximumDepth
     }
 
@@ -109,11 +115,16 @@ private struct JSONParser {
         }
         while true {
             guard offset < bytes.count, bytes[offset] == UInt8(ascii: "\"") else { throw unexpected("a key in double quotes") }
+            let start = offset
             let key = try parseString()
             skipWhitespace()
             guard consume(UInt8(ascii: ":")) else { throw unexpected("':' after an object's key") }
             skipWhitespace()
+            let count = object.count
             object.set(key, to: try parseValue())
+            guard object.count > count || !refusesDuplicateKeys else {
+                throw JSONError(code: .duplicateKey, offset: start, message: "an object has the same key twice")
+            }
             skipWhitespace()
             if consume(UInt8(ascii: ",")) {
                 skipWhitespace()

@@ -58,13 +58,15 @@ public struct Compute {
         public var isEmpty: Bool { matmul.part_count == 0 }
 
         /// Rows `first`… of `output`, from its column 0, receive W x + bias.
-        public mutating func add(_ weights: WeightMatrix, bias: FloatVector? = nil, to output: FloatRows, first: Int = 0) {
+        /// - Parameter place: the matrix's place in the adapters' stage.
+        public mutating func add(_ weights: WeightMatrix, bias: FloatVector? = nil, to output: FloatRows, first: Int = 0, place: Int? = nil) {
+            precondition(place == nil || (0..<LowRankStages.maximumPairs).contains(place!))
             precondition(weights.columns == width, "a matrix of \(weights.columns) columns on rows of \(width)")
             precondition(output.width >= weights.rows && first + Int(matmul.tokens) <= output.capacity, "output rows too narrow or too few")
             precondition(bias == nil || bias!.count == weights.rows, "a bias of \(bias?.count ?? 0) for \(weights.rows) rows")
             precondition(matmul.quantised == 0 || weights.isQuantized, "float weights take float rows")
             precondition(matmul.part_count < 4, "at most four matrices share an input")
-            let part = graft_matmul_part(weights: weights.panels, bias: bias.map { UnsafePointer($0.pointer) }, y: output[first], ldy: Int64(output.width))
+            let part = graft_matmul_part(weights: weights.panels, bias: bias.map { UnsafePointer($0.pointer) }, y: output[first], ldy: Int64(output.width), pair: Int32(place ?? -1))
             switch matmul.part_count {
             case 0: (matmul.parts.0, held.0) = (part, (weights, bias, output))
             case 1: (matmul.parts.1, held.1) = (part, (weights, bias, output))
@@ -75,40 +77,63 @@ public struct Compute {
         }
     }
 
-    /// - Parameter accumulating: adds to the outputs (the residual stream) instead of overwriting them.
-    public func multiply(_ product: Product, accumulating: Bool = false) {
+    /// - Parameters:
+    ///   - accumulating: adds to the outputs (the residual stream) instead of overwriting them.
+    ///   - lowRank: the adapters whose hidden rows the job that made the input has computed; row i of the product is row i of the step.
+    public func multiply(_ product: Product, accumulating: Bool = false, lowRank: LowRankStage? = nil) {
         var product = product
         product.matmul.accumulate = accumulating ? 1 : 0
         let units = Int(graft_matmul_units(&product.matmul))
-        run(variant.table.pointee.matmul, &product.matmul, count: units, smallest: 1)
+        withLowRank(lowRank, rows: Int(product.matmul.tokens)) { lora in
+            product.matmul.lora = lora
+            run(variant.table.pointee.matmul, &product.matmul, count: units, smallest: 1)
+        }
         withExtendedLifetime(product) {}
     }
+
+    private func withLowRank(_ stage: LowRankStage?, rows: Int, _ body: (graft_lora) -> Void) {
+        guard let stage else { return body(graft_lora()) }
+        stage.rows.withStage(stage.number, rows: rows, body)
+    }
+
+    /// The fewest rows of a job that a thread is woken for: an adapter makes a row worth it.
+    private func smallest(_ lowRank: LowRankStage?) -> Int { lowRank == nil ? Compute.rowsPerThread : 1 }
 
     // MARK: norms and gates
 
     /// y = x / √(mean x² + ε) · weight for rows 0 ..< count; also as 8-bit rows if `quantized` is given.
-    public func rmsNorm(_ x: FloatRows, weight: FloatVector, epsilon: Float, count: Int, to y: FloatRows, quantized: QuantizedRows?) {
+    /// - Parameter lowRank: adapters whose hidden rows are computed along with the 8-bit rows.
+    public func rmsNorm(
+        _ x: FloatRows, weight: FloatVector, epsilon: Float, count: Int, to y: FloatRows, quantized: QuantizedRows?, lowRank: LowRankStage? = nil
+    ) {
         precondition(weight.count == x.width && y.width == x.width && count <= x.capacity && count <= y.capacity)
-        norm(x, weight, epsilon, count, y, nil, quantized)
+        norm(x, weight, epsilon, count, y, nil, quantized, lowRank)
     }
 
     /// residual += norm(x), x being overwritten (gemma's norms after attention and feed-forward).
     public func addRMSNorm(_ x: FloatRows, weight: FloatVector, epsilon: Float, count: Int, to residual: FloatRows) {
         precondition(weight.count == x.width && residual.width == x.width && count <= x.capacity && count <= residual.capacity)
-        norm(x, weight, epsilon, count, x, residual, nil)
+        norm(x, weight, epsilon, count, x, residual, nil, nil)
     }
 
-    public func quantize(_ x: FloatRows, count: Int, to quantized: QuantizedRows) {
-        norm(x, nil, 0, count, nil, nil, quantized)
+    public func quantize(_ x: FloatRows, count: Int, to quantized: QuantizedRows, lowRank: LowRankStage? = nil) {
+        norm(x, nil, 0, count, nil, nil, quantized, lowRank)
     }
 
-    private func norm(_ x: FloatRows, _ weight: FloatVector?, _ epsilon: Float, _ count: Int, _ y: FloatRows?, _ residual: FloatRows?, _ quantized: QuantizedRows?) {
+    private func norm(
+        _ x: FloatRows, _ weight: FloatVector?, _ epsilon: Float, _ count: Int, _ y: FloatRows?, _ residual: FloatRows?, _ quantized: QuantizedRows?,
+        _ lowRank: LowRankStage?
+    ) {
         precondition(quantized == nil || (quantized!.width == x.width && count <= quantized!.capacity))
+        precondition(lowRank == nil || quantized != nil, "adapters read 8-bit rows")
         var job = graft_norm(
             x: x.pointer, weight: weight.map { UnsafePointer($0.pointer) }, y: y?.pointer, residual: residual?.pointer, quantised: quantized?.pointer,
             x_stride: x.stride, y_stride: y?.stride ?? 0, residual_stride: residual?.stride ?? 0, quantised_stride: quantized?.layout.bytes ?? 0,
-            width: Int64(x.width), eps: epsilon)
-        run(variant.table.pointee.norm, &job, count: count, smallest: Compute.rowsPerThread)
+            width: Int64(x.width), eps: epsilon, lora: graft_lora())
+        withLowRank(lowRank, rows: count) { lora in
+            job.lora = lora
+            run(variant.table.pointee.norm, &job, count: count, smallest: smallest(lowRank))
+        }
         withExtendedLifetime((x, weight, y, residual, quantized)) {}
     }
 
@@ -117,14 +142,18 @@ public struct Compute {
     }
 
     /// gate = activation(gate) · up for rows 0 ..< count; also as 8-bit rows.
-    public func gate(_ gate: FloatRows, up: FloatRows, activation: Gate, count: Int, quantized: QuantizedRows?) {
+    public func gate(_ gate: FloatRows, up: FloatRows, activation: Gate, count: Int, quantized: QuantizedRows?, lowRank: LowRankStage? = nil) {
+        precondition(lowRank == nil || quantized != nil, "adapters read 8-bit rows")
         precondition(gate.width == up.width && count <= gate.capacity && count <= up.capacity)
         precondition(quantized == nil || (quantized!.width == gate.width && count <= quantized!.capacity))
         var job = graft_gated(
             gate: gate.pointer, up: up.pointer, y: gate.pointer, quantised: quantized?.pointer, stride: gate.stride, y_stride: gate.stride,
             quantised_stride: quantized?.layout.bytes ?? 0, width: Int64(gate.width),
-            activation: activation == .silu ? Int32(GRAFT_SILU.rawValue) : Int32(GRAFT_GELU_TANH.rawValue))
-        run(variant.table.pointee.gated, &job, count: count, smallest: Compute.rowsPerThread)
+            activation: activation == .silu ? Int32(GRAFT_SILU.rawValue) : Int32(GRAFT_GELU_TANH.rawValue), lora: graft_lora())
+        withLowRank(lowRank, rows: count) { lora in
+            job.lora = lora
+            run(variant.table.pointee.gated, &job, count: count, smallest: smallest(lowRank))
+        }
         withExtendedLifetime((gate, up, quantized)) {}
     }
 

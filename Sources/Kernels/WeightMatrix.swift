@@ -40,6 +40,21 @@ public final class WeightMatrix: @unchecked Sendable {
         }
     }
 
+    /// A float32 matrix from its values, row-major; packed on the caller's thread.
+    public init(rows: Int, columns: Int, values: [Float]) throws(KernelError) {
+        precondition(rows > 0 && columns > 0 && values.count == rows * columns, "\(values.count) values for [\(rows), \(columns)]")
+        var panels = graft_panels()
+        guard graft_panels_layout(&panels, Int32(GGMLType.f32.rawValue), Int64(rows), Int64(columns)) == 1 else {
+            throw KernelError(.unsupportedShape, "matrix [\(rows), \(columns)] of type F32")
+        }
+        let count = (rows + panelRows - 1) / panelRows
+        region = try MemoryRegion(byteCount: count * Int(panels.panel_bytes))
+        panels.data = region.base.assumingMemoryBound(to: UInt8.self)
+        self.panels = panels
+        type = .f32
+        values.withUnsafeBytes { graft_panels_pack(&panels, Int32(GGMLType.f32.rawValue), $0.baseAddress, 0, Int64(count)) }
+    }
+
     /// Row `row` as float32 [columns]: an embedding look-up.
     public func copyRow(_ row: Int, to destination: UnsafeMutablePointer<Float>) {
         precondition((0..<rows).contains(row), "row \(row) of a matrix of \(rows)")

@@ -50,18 +50,18 @@ public final class ForwardPass {
     private let localCos, localSin: FloatRows?
     private let selected, selectedNormed: FloatRows
     private let selectedQ: QuantizedRows?
-    private let loraHidden: FloatRows
+    /// The 8-bit adapters of the step's rows, and the hidden rows of adapters in float32.
+    private let lowRank: LowRankRows
+    private let deltaHidden: FloatRows
     private let logits: FloatRows
     private var selectedCount = 0
 
     /// - Parameters:
     ///   - maximumRows: of a step.
     ///   - maximumLogitsRows: of one call of `logits`.
-    ///   - maximumAdapterRank: the widest adapter that a segment may carry.
     /// - Throws: `KernelError.outOfMemory`.
     public init(
-        model: LanguageModel, cache: KVCache, variant: KernelVariant, pool: ComputePool, numerics: Numerics, maximumRows: Int, maximumLogitsRows: Int,
-        maximumAdapterRank: Int = 64
+        model: LanguageModel, cache: KVCache, variant: KernelVariant, pool: ComputePool, numerics: Numerics, maximumRows: Int, maximumLogitsRows: Int
     ) throws(KernelError) {
         let c = model.configuration
         precondition(cache.layers == c.layerCount && cache.kvHeads == c.kvHeadCount && cache.headDim == c.headDim, "a cache of another model's shape")
@@ -95,7 +95,8 @@ public final class ForwardPass {
         selected = try rows(c.hiddenSize)
         selectedNormed = try rows(c.hiddenSize)
         selectedQ = try quantized(c.hiddenSize)
-        loraHidden = try rows(max(maximumAdapterRank, 1))
+        lowRank = try LowRankRows(capacity: maximumRows, maximumTerms: AdapterSet.maximumCount)
+        deltaHidden = try rows(Adapter.maximumRank)
         logits = try rows(c.vocabularySize, maximumLogitsRows)
     }
 
@@ -110,15 +111,63 @@ public final class ForwardPass {
         }
     }
 
-    /// Rows of segments that share their adapters.
-    private struct AdapterRun {
+    /// Rows of a segment whose adapters hold pairs in float32.
+    private struct DeltaRun {
         var first: Int, count: Int
         var adapters: AdapterSet
+    }
+
+    /// What a step's rows carry besides the model.
+    private struct StepAdapters {
+        var deltaRuns: [DeltaRun] = []
+        /// `nil`: no row carries an 8-bit adapter.
+        var lowRank: LowRankRows?
+
+        func stage(_ stage: ProjectionStage, layer: Int) -> LowRankStage? { lowRank.map { LowRankStage($0, stage.number(layer: layer)) } }
     }
 
     /// One step: writes the segments' keys and values into the cache and keeps the rows whose logits are wanted, in the order of the segments.
     /// - Returns: how many those are.
     public func run(_ segments: [ForwardSegment]) -> Int {
+        let order = ForwardPass.groupedByAdapters(segments)
+        return run(order.map { segments[$0] }, order, stepAdapters(order.map { segments[$0] }))
+    }
+
+    /// Indices of the segments, those with the same adapters side by side: then each of an adapter's matrices is read once.
+    private static func groupedByAdapters(_ segments: [ForwardSegment]) -> [Int] {
+        struct Part: Hashable {
+            var adapter: ObjectIdentifier
+            var weight: Float
+        }
+        var groups: [[Part]: Int] = [:]
+        let keys = segments.map { segment in
+            let parts = segment.adapters.parts.map { Part(adapter: ObjectIdentifier($0.adapter), weight: $0.weight) }
+            if let group = groups[parts] { return group }
+            defer { groups[parts] = groups.count }
+            return groups.count
+        }
+        guard groups.count > 1 else { return Array(segments.indices) }
+        return segments.indices.sorted { (keys[$0], $0) < (keys[$1], $1) }
+    }
+
+    private func stepAdapters(_ segments: [ForwardSegment]) -> StepAdapters {
+        var step = StepAdapters()
+        lowRank.removeAll()
+        var row = 0
+        for segment in segments {
+            let packed = segment.adapters.parts.compactMap { part in part.adapter.stages.map { (stages: $0, weight: part.weight) } }
+            lowRank.append(rows: segment.tokens.count, packed)
+            if segment.adapters.parts.contains(where: \.adapter.hasDeltas) {
+                step.deltaRuns.append(DeltaRun(first: row, count: segment.tokens.count, adapters: segment.adapters))
+            }
+            row += segment.tokens.count
+        }
+        if !lowRank.isEmpty { step.lowRank = lowRank }
+        return step
+    }
+
+    /// - Parameter order: the caller's index of each segment; the rows that are kept are in the caller's order.
+    private func run(_ segments: [ForwardSegment], _ order: [Int], _ adapters: StepAdapters) -> Int {
         let c = model.configuration
         let rowCount = segments.reduce(0) { $0 + $1.tokens.count }
         precondition(rowCount > 0 && rowCount <= maximumRows, "\(rowCount) rows in a step of at most \(maximumRows)")
@@ -126,23 +175,21 @@ public final class ForwardPass {
             withUnsafeTemporaryAllocation(of: Int64.self, capacity: rowCount) { slots in
                 let tokens = UnsafeMutableBufferPointer(rebasing: ids[0..<rowCount]), positions = UnsafeMutableBufferPointer(rebasing: ids[rowCount...])
                 var row = 0
-                var wanted: [Int] = []
-                var adapterRuns: [AdapterRun] = []
+                var wanted: [(segment: Int, row: Int)] = []
                 // One flat table of blocks: a run's pointer into it stays valid for the step.
                 var blockOffsets: [Int] = []
                 var blockTable: [Int32] = []
-                for segment in segments {
+                for (number, segment) in zip(order, segments) {
                     let count = segment.tokens.count
                     precondition(count > 0 && segment.position >= 0 && segment.blocks.count * KVCache.blockTokens >= segment.position + count, "a segment without blocks")
                     blockOffsets.append(blockTable.count)
                     blockTable += segment.blocks
-                    if !segment.adapters.isEmpty { adapterRuns.append(AdapterRun(first: row, count: count, adapters: segment.adapters)) }
                     for i in 0..<count {
                         let position = segment.position + i
                         tokens[row] = segment.tokens[i]
                         positions[row] = Int32(position)
                         slots[row] = Int64(segment.blocks[position / KVCache.blockTokens]) * Int64(KVCache.blockTokens) + Int64(position % KVCache.blockTokens)
-                        if segment.logits == .all || (segment.logits == .last && i == count - 1) { wanted.append(row) }
+                        if segment.logits == .all || (segment.logits == .last && i == count - 1) { wanted.append((number, row)) }
                         row += 1
                     }
                 }
@@ -160,11 +207,12 @@ public final class ForwardPass {
                         compute.rotaryTable(positions: places, inverseFrequencies: model.localInverseFrequencies, cos: localCos, sin: localSin)
                     }
                     for i in 0..<c.layerCount {
-                        attention(i, runs: runs, slots: UnsafeBufferPointer(slots), rows: rowCount, adapterRuns)
-                        feedForward(i, rows: rowCount, adapterRuns)
+                        attention(i, runs: runs, slots: UnsafeBufferPointer(slots), rows: rowCount, adapters)
+                        feedForward(i, rows: rowCount, adapters)
                     }
                 }
-                for (i, row) in wanted.enumerated() { selected[i].update(from: x[row], count: c.hiddenSize) }
+                wanted.sort { ($0.segment, $0.row) < ($1.segment, $1.row) }
+                for (i, place) in wanted.enumerated() { selected[i].update(from: x[place.row], count: c.hiddenSize) }
                 compute.rmsNorm(selected, weight: model.outputNorm, epsilon: c.rmsEpsilon, count: wanted.count, to: selectedNormed, quantized: selectedQ)
                 selectedCount = wanted.count
                 return wanted.count
@@ -172,70 +220,74 @@ public final class ForwardPass {
         }
     }
 
-    private func attention(_ i: Int, runs: [Compute.AttentionRun], slots: UnsafeBufferPointer<Int64>, rows: Int, _ adapterRuns: [AdapterRun]) {
+    private func attention(_ i: Int, runs: [Compute.AttentionRun], slots: UnsafeBufferPointer<Int64>, rows: Int, _ adapters: StepAdapters) {
         let c = model.configuration, layer = model.layers[i]
         let window = c.window(layer: i)
-        compute.rmsNorm(x, weight: layer.attentionNorm, epsilon: c.rmsEpsilon, count: rows, to: normed, quantized: hiddenQ)
-        project([(layer.q, layer.qBias, q), (layer.k, layer.kBias, k), (layer.v, layer.vBias, v)], from: normed, hiddenQ, rows: rows)
-        addDeltas(adapterRuns, i, [(.q, q), (.k, k), (.v, v)], from: normed)
+        // A width without 8-bit rows has no 8-bit adapters either.
+        let input = hiddenQ == nil ? nil : adapters.stage(.attentionInput, layer: i)
+        compute.rmsNorm(x, weight: layer.attentionNorm, epsilon: c.rmsEpsilon, count: rows, to: normed, quantized: hiddenQ, lowRank: input)
+        project([(layer.q, layer.qBias, q), (layer.k, layer.kBias, k), (layer.v, layer.vBias, v)], from: normed, hiddenQ, rows: rows, lowRank: input)
+        addDeltas(adapters.deltaRuns, i, [(.q, q), (.k, k), (.v, v)], from: normed)
         compute.rotateAndStore(
             q: q, k: k, v: v, slots: slots, cache: cache, layer: i, style: c.rotaryStyle, cos: window == nil ? cos : localCos!,
             sin: window == nil ? sin : localSin!, qNorm: layer.qNorm, kNorm: layer.kNorm, epsilon: c.rmsEpsilon)
         compute.attend(q: q, runs: runs, cache: cache, layer: i, scale: c.attentionScale, window: window, to: attended)
-        if let attendedQ { compute.quantize(attended, count: rows, to: attendedQ) }
-        addBranch(layer.o, layer.oBias, .o, from: attended, attendedQ, i, rows, adapterRuns, postNorm: layer.postAttentionNorm)
+        let output = attendedQ == nil ? nil : adapters.stage(.attentionOutput, layer: i)
+        if let attendedQ { compute.quantize(attended, count: rows, to: attendedQ, lowRank: output) }
+        addBranch(layer.o, layer.oBias, .o, from: attended, attendedQ, i, rows, adapters, output, postNorm: layer.postAttentionNorm)
     }
 
-    private func feedForward(_ i: Int, rows: Int, _ adapterRuns: [AdapterRun]) {
+    private func feedForward(_ i: Int, rows: Int, _ adapters: StepAdapters) {
         let c = model.configuration, layer = model.layers[i]
-        compute.rmsNorm(x, weight: layer.feedForwardNorm, epsilon: c.rmsEpsilon, count: rows, to: normed, quantized: hiddenQ)
-        project([(layer.gate, nil, gate), (layer.up, nil, up)], from: normed, hiddenQ, rows: rows)
-        addDeltas(adapterRuns, i, [(.gate, gate), (.up, up)], from: normed)
-        compute.gate(gate, up: up, activation: c.gate, count: rows, quantized: gateQ)
-        addBranch(layer.down, nil, .down, from: gate, gateQ, i, rows, adapterRuns, postNorm: layer.postFeedForwardNorm)
+        let input = hiddenQ == nil ? nil : adapters.stage(.feedForwardInput, layer: i)
+        compute.rmsNorm(x, weight: layer.feedForwardNorm, epsilon: c.rmsEpsilon, count: rows, to: normed, quantized: hiddenQ, lowRank: input)
+        project([(layer.gate, nil, gate), (layer.up, nil, up)], from: normed, hiddenQ, rows: rows, lowRank: input)
+        addDeltas(adapters.deltaRuns, i, [(.gate, gate), (.up, up)], from: normed)
+        let output = gateQ == nil ? nil : adapters.stage(.feedForwardOutput, layer: i)
+        compute.gate(gate, up: up, activation: c.gate, count: rows, quantized: gateQ, lowRank: output)
+        addBranch(layer.down, nil, .down, from: gate, gateQ, i, rows, adapters, output, postNorm: layer.postFeedForwardNorm)
     }
 
     /// x += W input + deltas, with gemma's norm in between where there is one.
     private func addBranch(
         _ weights: WeightMatrix, _ bias: FloatVector?, _ projection: Projection, from input: FloatRows, _ quantized: QuantizedRows?, _ layer: Int, _ rows: Int,
-        _ adapterRuns: [AdapterRun], postNorm: FloatVector?
+        _ adapters: StepAdapters, _ lowRank: LowRankStage?, postNorm: FloatVector?
     ) {
         let output = postNorm == nil ? x : branch!
-        project([(weights, bias, output)], from: input, quantized, rows: rows, accumulating: postNorm == nil)
-        addDeltas(adapterRuns, layer, [(projection, output)], from: input)
+        project([(weights, bias, output)], from: input, quantized, rows: rows, accumulating: postNorm == nil, lowRank: lowRank)
+        addDeltas(adapters.deltaRuns, layer, [(projection, output)], from: input)
         if let postNorm { compute.addRMSNorm(output, weight: postNorm, epsilon: model.configuration.rmsEpsilon, count: rows, to: x) }
     }
 
-    /// Each matrix in integers if it and the input allow, in float32 otherwise.
+    /// Each matrix in integers if it and the input allow, in float32 otherwise. The parts are in the order of their places in the adapters' stage.
     private func project(
         _ parts: [(weights: WeightMatrix, bias: FloatVector?, output: FloatRows)], from input: FloatRows, _ quantized: QuantizedRows?, first: Int = 0, rows: Int,
-        accumulating: Bool = false
+        accumulating: Bool = false, lowRank: LowRankStage? = nil
     ) {
         var floats = Compute.Product(input, first: first, count: rows)
         if let quantized {
             var integers = Compute.Product(quantized, first: first, count: rows)
-            for part in parts {
+            for (place, part) in parts.enumerated() {
                 if part.weights.isQuantized {
-                    integers.add(part.weights, bias: part.bias, to: part.output)
+                    integers.add(part.weights, bias: part.bias, to: part.output, place: place)
                 } else {
-                    floats.add(part.weights, bias: part.bias, to: part.output)
+                    floats.add(part.weights, bias: part.bias, to: part.output, place: place)
                 }
             }
-            if !integers.isEmpty { compute.multiply(integers, accumulating: accumulating) }
+            if !integers.isEmpty { compute.multiply(integers, accumulating: accumulating, lowRank: lowRank) }
         } else {
-            for part in parts { floats.add(part.weights, bias: part.bias, to: part.output) }
+            for (place, part) in parts.enumerated() { floats.add(part.weights, bias: part.bias, to: part.output, place: place) }
         }
-        if !floats.isEmpty { compute.multiply(floats, accumulating: accumulating) }
+        if !floats.isEmpty { compute.multiply(floats, accumulating: accumulating, lowRank: lowRank) }
     }
 
     /// output += weight · scale · B (A input) on the rows of each run that carries adapters.
-    private func addDeltas(_ runs: [AdapterRun], _ layer: Int, _ outputs: [(projection: Projection, output: FloatRows)], from input: FloatRows) {
+    private func addDeltas(_ runs: [DeltaRun], _ layer: Int, _ outputs: [(projection: Projection, output: FloatRows)], from input: FloatRows) {
         for run in runs {
             for part in run.adapters.parts {
-                precondition(part.adapter.maximumRank <= loraHidden.width, "an adapter of rank \(part.adapter.maximumRank), at most \(loraHidden.width)")
                 for (projection, output) in outputs {
                     guard let delta = part.adapter.delta(layer: layer, projection: projection) else { continue }
-                    let hidden = FloatRows(reshaping: loraHidden, width: delta.rank)
+                    let hidden = FloatRows(reshaping: deltaHidden, width: delta.rank)
                     var down = Compute.Product(input, first: run.first, count: run.count)
                     down.add(delta.a, to: hidden)
                     compute.multiply(down)

@@ -127,6 +127,17 @@ public final class MetricFamily<Metric: Sendable>: Sendable {
         }
     }
 
+    /// Drops series that will not be used again, so that the next ones have a place. Who holds one may go on using it, unseen.
+    public func remove(where isObsolete: ([String]) -> Bool) {
+        state.withLock { state in
+            state.order.removeAll { labels in
+                guard isObsolete(labels) else { return false }
+                state.series[labels] = nil
+                return true
+            }
+        }
+    }
+
     func snapshot() -> [(labels: [String], metric: Metric)] {
         state.withLock { state in state.order.map { ($0, state.series[$0]!) } }
     }

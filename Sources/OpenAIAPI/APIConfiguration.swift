@@ -18,6 +18,18 @@ public struct APIConfiguration: Sendable {
     /// `/readyz` is 503 when the engine had work for this long without ending a step.
     public var stallLimit = Duration.seconds(5)
 
+    /// The largest upload of an adapter.
+    public var adapterUploadBytes = 512 << 20
+    /// Requests that may wait for adapters to be read from disk; more are refused with 503.
+    public var adapterLoadQueue = 256
+    /// Uploads and other changes of adapters that may wait for the one before; more are refused with 503. Each upload holds its body in memory.
+    public var adapterChangeQueue = 16
+    /// Where `POST /v1/load_lora_adapter` may read adapters from, this directory and below; `nil` turns vLLM's two routes off.
+    /// The setting `adapters.lora_paths_directory`.
+    public var loraPathsDirectory: String?
+    /// Whether `POST /lora-adapters` may set what requests without `model` get. The setting `adapters.allow_global_lora`.
+    public var allowsGlobalLoRA = false
+
     public init(version: String) {
         self.version = version
     }

@@ -1,3 +1,6 @@
+import Adapters
+import Executors
+import HTTP1
 import HTTPTypes
 import Inference
 import JSON
@@ -31,7 +34,8 @@ public struct APIError: Error, Sendable, CustomStringConvertible {
     public var allow: [HTTPRequest.Method] = []
 
     public init(
-        _ status: HTTPResponse.Status, _ category: Category, code: String?, param: String? = nil, _ message: String, retryAfter: Int? = nil
+        _ status: HTTPResponse.Status, _ category: Category, code: String?, param: String? = nil, _ message: String, retryAfter: Int? = nil,
+        shouldRetry: Bool? = nil
     ) {
         self.status = status
         self.category = category
@@ -39,6 +43,7 @@ public struct APIError: Error, Sendable, CustomStringConvertible {
         self.param = param
         self.message = message
         self.retryAfter = retryAfter
+        self.shouldRetry = shouldRetry
     }
 
     public var description: String {
@@ -124,6 +129,26 @@ extension APIError {
             "The body's content-type is '\(quoted(type))', expected application/json; with curl use --json, or add -H 'content-type: application/json'")
     }
 
+    /// - Parameter type: `nil` when there is none.
+    static func expectedForm(found type: String?) -> APIError {
+        APIError(
+            .unsupportedMediaType, .invalidRequest, code: "unsupported_media_type",
+            "The body's content-type is \(type.map { "'\(quoted($0))'" } ?? "absent"), expected multipart/form-data; with curl use -F for each part")
+    }
+
+    /// A form whose parts cannot be told apart.
+    init(_ error: MultipartError) {
+        self.init(.badRequest, .invalidRequest, code: "invalid_multipart", "The body is not an acceptable form: \(error.message)")
+    }
+
+    /// An executor's refusals.
+    init(_ error: ExecutorError) {
+        switch error.code {
+        case .queueFull: self = .busy
+        case .shutDown: self = .shuttingDown
+        }
+    }
+
     /// The engine's refusals.
     init(_ error: InferenceError, param: String) {
         switch error.code {
@@ -143,6 +168,101 @@ extension APIError {
         }
     }
 
+    // MARK: Adapters
+
+    static let adaptersDisabled = APIError(
+        .notFound, .notFound, code: "adapters_disabled",
+        "This server runs without adapters; its operator turns them on by starting it with a directory to keep them in")
+
+    /// A route that is off unless the operator wants it.
+    static func routeDisabled(setting: String) -> APIError {
+        APIError(.notFound, .notFound, code: "route_disabled", "This route is turned off; the setting \(setting) turns it on")
+    }
+
+    static func adapterNotFound(_ name: String, param: String? = nil) -> APIError {
+        APIError(
+            .notFound, .notFound, code: "adapter_not_found", param: param,
+            "There is no adapter '\(quoted(name))' here; GET /v1/adapters lists those that there are, with their versions")
+    }
+
+    static func adapterNotPromoted(_ name: String) -> APIError {
+        APIError(
+            .notFound, .notFound, code: "adapter_not_promoted",
+            "No version of the adapter '\(name)' is promoted; name one, such as '\(name)@latest', or POST /v1/adapters/\(name)/promote")
+    }
+
+    static func duplicateAdapter(_ name: String, param: String?) -> APIError {
+        APIError(
+            .badRequest, .invalidRequest, code: "invalid_value", param: param,
+            "The adapter '\(name)' is named twice; name each adapter once, with the sum of its scales")
+    }
+
+    /// A version whose files are damaged. Repeating the request would not help.
+    static func adapterQuarantined(_ name: String, _ reason: String, param: String?) -> APIError {
+        APIError(
+            .serviceUnavailable, .unavailable, code: "adapter_quarantined", param: param,
+            "The adapter '\(name)' is out of service because its files are damaged (\(reason)); publish it again, or choose another version", shouldRetry: false
+        )
+    }
+
+    static func adapterWrongBase(_ version: AdapterVersion, served: AdapterBase, param: String?) -> APIError {
+        APIError(
+            .badRequest, .invalidRequest, code: "adapter_wrong_base", param: param,
+            "The adapter '\(version.qualifiedName)' was made for \(baseSpelling(version.baseName, version.baseDigest)), "
+                + "and this server runs \(baseSpelling(served.name, served.digest)); publish one for this base, or serve the other")
+    }
+
+    /// What the registry was asked for when it refused.
+    enum AdapterSituation: Sendable {
+        /// To generate with a version that exists.
+        case use
+        /// To change something or to read it.
+        case change
+        /// To take a file that the request carried along.
+        case upload
+    }
+
+    /// The registry's refusals.
+    /// - Parameter param: the request's field or part that is at fault if the content is.
+    init(_ error: AdapterError, in situation: AdapterSituation, param: String? = nil) {
+        // A faulty file in an upload is the one thing that is 422.
+        let content: HTTPResponse.Status = situation == .upload ? .unprocessableContent : .badRequest
+        switch (error.code, situation) {
+        case (.quarantined, _), (.unreadable, .use), (.unsupported, .use):
+            self.init(.serviceUnavailable, .unavailable, code: "adapter_quarantined", param: param, error.message, shouldRetry: false)
+        case (.unreadable, _):
+            self.init(content, .invalidRequest, code: "adapter_unreadable", param: param, error.message)
+        case (.unsupported, _):
+            self.init(content, .invalidRequest, code: "adapter_unsupported", param: param, error.message)
+        case (.wrongBase, _):
+            self.init(content, .invalidRequest, code: "adapter_wrong_base", param: param, error.message)
+        case (.invalidName, _):
+            self.init(.badRequest, .invalidRequest, code: "invalid_value", param: param ?? "name", error.message)
+        case (.invalidArgument, _):
+            self.init(.badRequest, .invalidRequest, code: "invalid_value", param: param, error.message)
+        case (.notFound, .use):
+            self.init(.notFound, .notFound, code: "model_not_found", param: "model", error.message)
+        case (.notFound, _):
+            self.init(.notFound, .notFound, code: "adapter_not_found", error.message)
+        case (.conflict, _):
+            self.init(.conflict, .invalidRequest, code: "adapter_conflict", error.message, shouldRetry: false)
+        case (.storageFull, _):
+            self.init(
+                .insufficientStorage, .server, code: "storage_full", "The server's disk is full and nothing was changed; free some space, or delete adapters",
+                shouldRetry: false)
+        case (.storage, _):
+            // The message names files of the server; it goes to the log, not to the client.
+            self.init(
+                .internalServerError, .server, code: "storage_error",
+                "The server's disk failed and the request was not carried out; the server's log has the cause",
+                shouldRetry: false)
+        case (.outOfMemory, _):
+            self.init(
+                .serviceUnavailable, .unavailable, code: "out_of_memory", "There is no memory for this adapter now; try again later, or with a smaller rank",
+                retryAfter: 10)
+        }
+    }
+
     /// A body that is not JSON. When the fault lies in the value of a member, `param` is that member's key.
     init(_ error: JSONError, in body: [UInt8]) {
         let key = memberKey(before: error.offset, in: body)
@@ -152,6 +272,9 @@ extension APIError {
             "\(subject) is not valid JSON at byte \(error.offset): \(error.message)")
     }
 }
+
+/// A base model in a message: its name is for people, its digest decides.
+private func baseSpelling(_ name: String, _ digest: String) -> String { "'\(quoted(name))' (sha256:\(digest.prefix(12))…)" }
 
 /// How a message names a value that was found: numbers and booleans as they are, everything else by kind, because strings may be prompts.
 func describe(_ value: JSONValue) -> String {
@@ -205,6 +328,13 @@ private func memberKey(before offset: Int, in body: [UInt8]) -> String? {
 enum ContentType {
     static let json = "application/json"
     static let eventStream = "text/event-stream; charset=utf-8"
+    static let text = "text/plain; charset=utf-8"
+    static let tar = "application/x-tar"
+    static let bytes = "application/octet-stream"
+}
+
+extension HTTPResponse.Status {
+    static let insufficientStorage = Self(code: 507, reasonPhrase: "Insufficient Storage")
 }
 
 extension HTTPField.Name {
@@ -212,4 +342,8 @@ extension HTTPField.Name {
     static let openAIProcessingTime = Self("openai-processing-ms")!
     static let ignoredParameters = Self("graft-ignored-parameters")!
     static let accelBuffering = Self("x-accel-buffering")!
+    static let graftAdapter = Self("graft-adapter")!
+    static let graftAdapterVersion = Self("graft-adapter-version")!
+    static let graftAdapterDigest = Self("graft-adapter-digest")!
+    static let graftAdapterScale = Self("graft-adapter-scale")!
 }

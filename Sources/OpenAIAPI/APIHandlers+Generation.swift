@@ -1,7 +1,9 @@
+import Adapters
 import Executors
 import HTTPServing
 import HTTPTypes
 import Inference
+import Modeling
 import Synchronization
 
 /// Where the engine's events go: one post to the server a step, whatever the number of requests.
@@ -44,12 +46,23 @@ extension APIHandlers {
         guard request.body.count > configuration.inlineBodyBytes else {
             return try then(self, try work(request.body), transport)
         }
+        try perform(request, route: route, with: preparationExecutor, on: transport, work: { () throws(APIError) in try work(request.body) }, then: then)
+    }
+
+    /// Runs `work` on a thread of `executor`, and `then` with its result on the server.
+    ///
+    /// When the client leaves in between, `then` does not run. What either throws is the answer.
+    func perform<Outcome: Sendable>(
+        _ request: IncomingRequest, route: APIRoute, with executor: BlockingExecutor, on transport: isolated Transport,
+        work: @escaping @Sendable () throws(APIError) -> Outcome,
+        then: @escaping @Sendable (APIHandlers, Outcome, isolated Transport) throws(APIError) -> Void
+    ) throws(APIError) {
         state.on(transport).preparing[request.exchange] = route
         do throws(ExecutorError) {
-            try preparationExecutor.submit {
-                let result: Result<Prepared, APIError>
+            try executor.submit {
+                let result: Result<Outcome, APIError>
                 do throws(APIError) {
-                    result = .success(try work(request.body))
+                    result = .success(try work())
                 } catch {
                     result = .failure(error)
                 }
@@ -64,24 +77,64 @@ extension APIHandlers {
             }
         } catch {
             state.on(transport).preparing[request.exchange] = nil
-            throw .busy
+            throw APIError(error)
+        }
+    }
+
+    /// Submits a request with its adapters, which it keeps from now on whatever becomes of their names.
+    private func submit(
+        _ prepared: PreparedGeneration, for request: IncomingRequest, route: APIRoute, on transport: isolated Transport
+    ) throws(APIError) {
+        let target = prepared.target
+        guard !target.parts.isEmpty else { return try submit(prepared, .none, for: request, route: route, on: transport) }
+        if isDraining { throw .shuttingDown }
+        let adapters = try requireAdapters()
+        var parts: [(adapter: Adapter, weight: Float)] = []
+        for part in target.parts {
+            guard let adapter = adapters.resident(part.version) else { break }
+            parts.append((adapter, part.weight))
+        }
+        guard parts.count < target.parts.count else {
+            return try submit(prepared, AdapterSet(parts), for: request, route: route, on: transport)
+        }
+        let request = request.withoutBody
+        try perform(
+            request, route: route, with: adapterLoads, on: transport,
+            work: { () throws(APIError) in try self.load(target, from: adapters, for: request) },
+            then: { (handlers: APIHandlers, adapters: AdapterSet, transport: isolated Transport) throws(APIError) in
+                try handlers.submit(prepared, adapters, for: request, route: route, on: transport)
+            })
+    }
+
+    /// Blocking: reads what is not in memory.
+    private func load(_ target: ModelTarget, from adapters: any AdapterService, for request: IncomingRequest) throws(APIError) -> AdapterSet {
+        do throws(AdapterError) {
+            var parts: [(adapter: Adapter, weight: Float)] = []
+            for part in target.parts { parts.append((try adapters.load(part.version), part.weight)) }
+            return AdapterSet(parts)
+        } catch {
+            let refusal = refusal(error, in: .use, param: target.isBlend ? "lora" : "model", requestID: request.requestID)
+            metrics.adapters.count(target, status: refusal.status.code)
+            throw refusal
         }
     }
 
     private func submit(
-        _ prepared: PreparedGeneration, for request: IncomingRequest, route: APIRoute, on transport: isolated Transport
+        _ prepared: PreparedGeneration, _ adapters: AdapterSet, for request: IncomingRequest, route: APIRoute, on transport: isolated Transport
     ) throws(APIError) {
         if isDraining { throw .shuttingDown }
         let state = state.on(transport)
         let exchange = GenerationExchange(
             prepared, id: request.exchange, requestID: request.requestID, receivedAt: request.receivedAt, route: route,
-            meters: metrics.meters(for: prepared.target.name), created: secondsSince1970())
+            meters: metrics.meters(for: prepared.target), created: secondsSince1970())
         let sink = state.sink ?? EngineSink(self, transport)
         state.sink = sink
         let statistics = service.statistics
         if statistics.running + statistics.waiting <= state.pausedCount { state.busySince = currentTime }
         for (index, work) in prepared.requests.enumerated() {
             let sequence = exchange.choices[index].sequence
+            var work = work
+            work.adapters = adapters
             do throws(InferenceError) {
                 try service.submit(work, as: sequence, to: sink)
             } catch {
@@ -90,7 +143,9 @@ extension APIHandlers {
                     state.sequences[submitted.sequence] = nil
                 }
                 if error.code == .internalFailure { logFailure(error, exchange) }
-                throw APIError(error, param: route == .chat ? "messages" : "prompt")
+                let refusal = APIError(error, param: route == .chat ? "messages" : "prompt")
+                metrics.adapters.count(prepared.target, status: refusal.status.code)
+                throw refusal
             }
             state.sequences[sequence] = (exchange, index)
         }
@@ -214,7 +269,13 @@ extension APIHandlers {
     func finishRecord(_ exchange: GenerationExchange, status: Int, note: String?) {
         let usage = exchange.usage
         let duration = (currentTime - exchange.receivedAt).inSeconds
-        metrics.count(route: exchange.route.rawValue, status: status, model: exchange.target.name)
+        metrics.count(route: exchange.route.path, status: status, model: exchange.target.label)
+        metrics.adapters.count(exchange.target, status: status)
+        for adapter in exchange.meters.adapters {
+            adapter.promptTokens.increment(by: UInt64(usage.promptTokens))
+            adapter.cachedTokens.increment(by: UInt64(usage.cachedTokens))
+            adapter.completionTokens.increment(by: UInt64(usage.completionTokens))
+        }
         exchange.meters.promptTokens.increment(by: UInt64(usage.promptTokens))
         exchange.meters.cachedTokens.increment(by: UInt64(usage.cachedTokens))
         exchange.meters.completionTokens.increment(by: UInt64(usage.completionTokens))
@@ -222,8 +283,10 @@ extension APIHandlers {
         logger.info(
             "request",
             metadata: [
-                "route": "\(exchange.route.rawValue)", "status": "\(status)", "request_id": "\(exchange.requestID)",
-                "model": "\(exchange.target.name)", "ms": "\(Int(duration * 1000))", "prompt_tokens": "\(usage.promptTokens)",
+                "route": "\(exchange.route.path)", "status": "\(status)", "request_id": "\(exchange.requestID)",
+                "model": "\(exchange.target.label)",
+                "adapters": "\(exchange.target.parts.map(\.version.qualifiedName).joined(separator: ","))", "ms": "\(Int(duration * 1000))",
+                "prompt_tokens": "\(usage.promptTokens)",
                 "cached_tokens": "\(usage.cachedTokens)", "completion_tokens": "\(usage.completionTokens)",
                 "streamed": "\(exchange.isStreamed)", "note": "\(note ?? "-")",
             ])

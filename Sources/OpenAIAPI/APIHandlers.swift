@@ -1,4 +1,6 @@
+import Adapters
 import Executors
+import HTTP1
 import HTTPServing
 import HTTPTypes
 import Inference
@@ -25,6 +27,9 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
 
     let service: any GenerationService
     let models: any ModelResolver
+    /// `nil`: this server has none.
+    let adapters: (any AdapterService)?
+    let adapterFormats: AdapterFormats
     let configuration: APIConfiguration
     let preparation: RequestPreparation
     let metrics: APIMetrics
@@ -33,23 +38,31 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     private let registry: MetricsRegistry
     private let router = APIRoute.router()
     let preparationExecutor: BlockingExecutor
+    /// Reads adapters that requests wait for.
+    let adapterLoads: BlockingExecutor
+    /// Changes and exports adapters, one after another, so that nobody who waits for an answer waits for somebody's upload.
+    let adapterChanges: BlockingExecutor
     private let draining = Atomic<Bool>(false)
     private let now: @Sendable () -> ContinuousClock.Instant
 
     package init(
-        service: any GenerationService, models: any ModelResolver, configuration: APIConfiguration, registry: MetricsRegistry, logger: Logger,
-        now: @escaping @Sendable () -> ContinuousClock.Instant = { .now }
+        service: any GenerationService, models: any ModelResolver, adapters: (any AdapterService)? = nil, adapterFormats: AdapterFormats = .standard,
+        configuration: APIConfiguration, registry: MetricsRegistry, logger: Logger, now: @escaping @Sendable () -> ContinuousClock.Instant = { .now }
     ) {
         self.service = service
         self.models = models
+        self.adapters = adapters
+        self.adapterFormats = adapterFormats
         self.configuration = configuration
         self.registry = registry
         self.logger = logger
         self.now = now
         preparation = RequestPreparation(models: models, engineLimits: service.limits, limits: configuration.limits)
-        metrics = APIMetrics(registry, service: service, version: configuration.version)
+        metrics = APIMetrics(registry, service: service, adapters: adapters, version: configuration.version)
         preparationExecutor = BlockingExecutor(
             name: "prepare", width: configuration.preparationThreads, capacity: configuration.preparationQueue)
+        adapterLoads = BlockingExecutor(name: "adapters", width: 1, capacity: configuration.adapterLoadQueue)
+        adapterChanges = BlockingExecutor(name: "adapter-files", width: 1, capacity: configuration.adapterChangeQueue)
     }
 
     var currentTime: ContinuousClock.Instant { now() }
@@ -60,9 +73,31 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         draining.store(true, ordering: .relaxed)
     }
 
-    /// Ends the preparing threads. The server must be closed.
+    /// Finishes what the API's own threads have to do and ends them. The server must be closed.
     package func shutdown() {
         preparationExecutor.shutdown()
+        adapterLoads.shutdown()
+        adapterChanges.shutdown()
+    }
+
+    /// The word on a request of which only the head is known: uploads may be large, if they are wanted at all.
+    package func admit(_ head: HTTPRequest, path: String) -> HTTPAdmission {
+        guard head.method == .post, case .found(.createAdapter, _) = router.match(.post, path) else { return .accept(bodyLimit: nil) }
+        do throws(APIError) {
+            _ = try requireAdapters()
+            if isDraining { throw .shuttingDown }
+            _ = try uploadBoundary(head)
+        } catch {
+            metrics.count(route: APIRoute.createAdapter.path, status: error.status.code, model: "")
+            logger.info(
+                "request",
+                metadata: [
+                    "route": "\(APIRoute.createAdapter.path)", "status": "\(error.status.code)", "code": "\(error.code ?? "-")",
+                    "note": "the body was not read",
+                ])
+            return .refuse(error.head(), body: error.body())
+        }
+        return .accept(bodyLimit: configuration.adapterUploadBytes)
     }
 
     /// Answers a request or sets its answer going.
@@ -96,7 +131,12 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
             try requireJSON(request)
             try convert(request, route: route, on: transport)
         case .models: answer(request, route: route, modelList(), on: transport)
-        case .model: answer(request, route: route, try modelCard(id ?? ""), on: transport)
+        case .model: answer(request, route: route, card(try models.card(id ?? "")), on: transport)
+        case .deleteModel: try deleteModel(request, id ?? "", on: transport)
+        case .createAdapter, .adapters, .adapter, .adapterVersions, .promoteAdapter, .rollbackAdapter, .pinAdapter, .exportAdapter, .deleteAdapter:
+            try serveAdapters(request, route: route, id: id ?? "", on: transport)
+        case .loadLoRA, .unloadLoRA: try serveLoRAPaths(request, route: route, on: transport)
+        case .globalLoRA, .setGlobalLoRA: try serveGlobalLoRA(request, route: route, on: transport)
         case .livez: answer(request, route: route, ["status": "ok"], on: transport)
         case .readyz, .health:
             try requireReadiness(on: transport)
@@ -114,7 +154,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     package func exchangeClosed(_ id: ExchangeID, on transport: isolated Transport) {
         let state = state.on(transport)
         if let route = state.preparing.removeValue(forKey: id) {
-            metrics.count(route: route.rawValue, status: Self.clientClosed, model: "")
+            metrics.count(route: route.path, status: Self.clientClosed, model: "")
         }
         guard let exchange = state.exchanges[id] else { return }
         let status = exchange.isStreaming ? 200 : Self.clientClosed
@@ -138,7 +178,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
 
     // MARK: - Small answers
 
-    private func requireJSON(_ request: IncomingRequest) throws(APIError) {
+    func requireJSON(_ request: IncomingRequest) throws(APIError) {
         // A body without a type is taken for JSON: many small clients leave it out.
         guard let type = request.head.headerFields[.contentType] else { return }
         let essence = type.prefix { $0 != ";" }.lowercased()
@@ -149,19 +189,14 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         ["object": "list", "data": .array(models.cards().map(card))]
     }
 
-    private func modelCard(_ id: String) throws(APIError) -> JSONValue {
-        guard let target = models.resolve(id), let found = models.cards().first(where: { $0.id == target.name }) else {
-            throw .modelNotFound(id)
-        }
-        return card(found)
-    }
-
     private func card(_ card: ModelCard) -> JSONValue {
-        [
+        var object: JSONObject = [
             "id": .string(card.id), "object": "model", "created": .integer(Int64(card.created)), "owned_by": .string(card.ownedBy),
-            "root": .string(card.id), "parent": card.parent.map { .string($0) } ?? .null, "permission": [],
+            "root": .string(card.root), "parent": card.parent.map { .string($0) } ?? .null, "permission": [],
             "max_model_len": .integer(Int64(card.contextLength)), "digest": .string("sha256:" + card.digest),
         ]
+        if let version = card.version { object["version"] = .integer(Int64(version)) }
+        return .object(object)
     }
 
     /// Ready means: not shutting down, and the engine has ended a step lately if it has anything to do.
@@ -194,8 +229,8 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     }
 
     /// Counts a request and logs one line, which never has anything of the request's body in it.
-    private func record(route: APIRoute?, status: Int, model: String, request: IncomingRequest, code: String? = nil) {
-        let label = route?.rawValue ?? "unmatched"
+    func record(route: APIRoute?, status: Int, model: String, request: IncomingRequest, code: String? = nil) {
+        let label = route?.path ?? "unmatched"
         metrics.count(route: label, status: status, model: model)
         logger.log(
             level: route?.isProbe == true ? .debug : .info, "request",

@@ -1,3 +1,4 @@
+import Adapters
 import Inference
 import Observability
 
@@ -10,6 +11,8 @@ struct ModelMeters: Sendable {
     let cachedTokens: Counter
     let completionTokens: Counter
     let brokenStreams: Counter
+    /// One for each adapter that the request is computed with.
+    let adapters: [AdapterMeters]
 }
 
 /// What `GET /metrics` shows. Label values come from bounded sets: route patterns, statuses and names of served models.
@@ -22,12 +25,13 @@ struct APIMetrics: Sendable {
     private let cachedTokens: MetricFamily<Counter>
     private let completionTokens: MetricFamily<Counter>
     private let brokenStreams: MetricFamily<Counter>
+    let adapters: AdapterMetrics
 
     /// Seconds; CPU inference spans a wide range.
     private static let latencyBounds = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
     private static let interTokenBounds = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1, 2.5]
 
-    init(_ registry: MetricsRegistry, service: any GenerationService, version: String) {
+    init(_ registry: MetricsRegistry, service: any GenerationService, adapters: (any AdapterService)?, version: String) {
         requests = registry.counter(
             "graft_requests_total", help: "Requests answered, by route, HTTP status (499: the client left) and model.",
             labels: ["route", "status", "model"])
@@ -44,6 +48,7 @@ struct APIMetrics: Sendable {
             "graft_cached_tokens_total", help: "Prompt tokens of finished requests whose keys and values were in the cache.", labels: ["model"])
         completionTokens = registry.counter("graft_completion_tokens_total", help: "Tokens generated for finished requests.", labels: ["model"])
         brokenStreams = registry.counter("graft_broken_streams_total", help: "Streams that ended with an error event.", labels: ["model"])
+        self.adapters = AdapterMetrics(registry, latencyBounds: Self.latencyBounds, adapters: adapters)
         registry.gauge("graft_build_info", help: "Always 1; the label has the version.", labels: ["version"]).series(version).set(1)
         Self.mirror(service, in: registry)
     }
@@ -73,12 +78,22 @@ struct APIMetrics: Sendable {
         }
     }
 
-    func meters(for model: String) -> ModelMeters {
-        ModelMeters(
+    func meters(for target: ModelTarget) -> ModelMeters {
+        let model = target.label
+        return ModelMeters(
             timeToFirstToken: timeToFirstToken.series(model), interToken: interToken.series(model),
             requestDuration: requestDuration.series(model), promptTokens: promptTokens.series(model),
             cachedTokens: cachedTokens.series(model), completionTokens: completionTokens.series(model),
-            brokenStreams: brokenStreams.series(model))
+            brokenStreams: brokenStreams.series(model), adapters: target.parts.map { adapters.meters(for: $0.version) })
+    }
+
+    /// Drops the series of an adapter, or of one version of it, that was deleted.
+    func forget(adapter name: String, number: Int?) {
+        adapters.forget(name, number: number)
+        guard number == nil else { return }
+        requests.remove { $0[2] == name }
+        for family in [promptTokens, cachedTokens, completionTokens, brokenStreams] { family.remove { $0[0] == name } }
+        for family in [timeToFirstToken, interToken, requestDuration] { family.remove { $0[0] == name } }
     }
 
     /// - Parameter model: a resolved name, or empty where there is none.

@@ -1,23 +1,49 @@
 import HTTPServing
 import HTTPTypes
 
-/// What can be asked of the server. The raw value is the path's pattern, which metrics use as a label.
-package enum APIRoute: String, Sendable, CaseIterable {
-    case chat = "/v1/chat/completions"
-    case completions = "/v1/completions"
-    case models = "/v1/models"
-    case model = "/v1/models/{id}"
-    case tokenize = "/tokenize"
-    case detokenize = "/detokenize"
-    case livez = "/livez"
-    case readyz = "/readyz"
-    case health = "/health"
-    case version = "/version"
-    case metrics = "/metrics"
+/// What can be asked of the server: one method of one path.
+package enum APIRoute: Sendable, CaseIterable {
+    case chat, completions
+    case models, model, deleteModel
+    case createAdapter, adapters, adapter, adapterVersions, promoteAdapter, rollbackAdapter, pinAdapter, exportAdapter, deleteAdapter
+    case loadLoRA, unloadLoRA
+    case globalLoRA, setGlobalLoRA
+    case tokenize, detokenize
+    case livez, readyz, health, version, metrics
+
+    /// The path's pattern, which metrics and the log use as a label.
+    var path: String {
+        switch self {
+        case .chat: "/v1/chat/completions"
+        case .completions: "/v1/completions"
+        case .models: "/v1/models"
+        case .model, .deleteModel: "/v1/models/{id}"
+        case .createAdapter, .adapters: "/v1/adapters"
+        case .adapter, .deleteAdapter: "/v1/adapters/{id}"
+        case .adapterVersions: "/v1/adapters/{id}/versions"
+        case .promoteAdapter: "/v1/adapters/{id}/promote"
+        case .rollbackAdapter: "/v1/adapters/{id}/rollback"
+        case .pinAdapter: "/v1/adapters/{id}/pin"
+        case .exportAdapter: "/v1/adapters/{id}/export"
+        case .loadLoRA: "/v1/load_lora_adapter"
+        case .unloadLoRA: "/v1/unload_lora_adapter"
+        case .globalLoRA, .setGlobalLoRA: "/lora-adapters"
+        case .tokenize: "/tokenize"
+        case .detokenize: "/detokenize"
+        case .livez: "/livez"
+        case .readyz: "/readyz"
+        case .health: "/health"
+        case .version: "/version"
+        case .metrics: "/metrics"
+        }
+    }
 
     var method: HTTPRequest.Method {
         switch self {
-        case .chat, .completions, .tokenize, .detokenize: .post
+        case .chat, .completions, .tokenize, .detokenize, .createAdapter, .promoteAdapter, .rollbackAdapter, .pinAdapter, .loadLoRA, .unloadLoRA,
+            .setGlobalLoRA:
+            .post
+        case .deleteModel, .deleteAdapter: .delete
         default: .get
         }
     }
@@ -32,7 +58,7 @@ package enum APIRoute: String, Sendable, CaseIterable {
 
     static func router() -> Router<APIRoute> {
         var router = Router<APIRoute>()
-        for route in allCases { router.add(route.method, route.rawValue, route) }
+        for route in allCases { router.add(route.method, route.path, route) }
         return router
     }
 }

@@ -3,13 +3,14 @@ import JSON
 /// A decoded `POST /v1/chat/completions`.
 struct ChatRequest: Sendable {
     var options: GenerationOptions
+    var target: ModelTarget
     var messages: [ChatMessage]
     /// `nil`: none. Otherwise how many of the most likely tokens to list beside the chosen one.
     var topLogprobs: Int?
     /// Names of unknown fields.
     var ignored: [String]
 
-    init(_ object: JSONObject, limits: RequestLimits, vocabularySize: (String?) throws(APIError) -> Int) throws(APIError) {
+    init(_ object: JSONObject, limits: RequestLimits, resolve: (GenerationOptions) throws(APIError) -> ModelTarget) throws(APIError) {
         var fields = RequestFields(object)
         for parameter in UnsupportedParameter.chat { try fields.refuse(parameter) }
         options = try GenerationOptions(&fields, limits: limits, minimumTokens: 1)
@@ -29,9 +30,9 @@ struct ChatRequest: Sendable {
         let unknownOptions = try options.readStreamOptions(&fields)
         var unknownMembers: [String] = []
         messages = try ChatMessage.list(&fields, unknown: &unknownMembers)
-        let size = try vocabularySize(options.model)
-        try options.readLogitBias(&fields, limits: limits, vocabularySize: size)
-        ignored = fields.unread + unknownOptions + unknownMembers
+        target = try resolve(options)
+        try options.readLogitBias(&fields, limits: limits, vocabularySize: target.base.tokenizer.vocabularySize)
+        ignored = fields.unread + unknownOptions + options.unknownMembers + unknownMembers
     }
 }
 

@@ -8,6 +8,7 @@ struct CompletionRequest: Sendable {
     }
 
     var options: GenerationOptions
+    var target: ModelTarget
     var prompts: [Prompt]
     /// The answer starts with the prompt.
     var echoes: Bool
@@ -19,7 +20,7 @@ struct CompletionRequest: Sendable {
     /// OpenAI's default for this route.
     static let defaultMaxTokens = 16
 
-    init(_ object: JSONObject, limits: RequestLimits, vocabularySize: (String?) throws(APIError) -> Int) throws(APIError) {
+    init(_ object: JSONObject, limits: RequestLimits, resolve: (GenerationOptions) throws(APIError) -> ModelTarget) throws(APIError) {
         var fields = RequestFields(object)
         for parameter in UnsupportedParameter.completions { try fields.refuse(parameter) }
         let echoes = try fields.bool("echo") ?? false
@@ -31,14 +32,15 @@ struct CompletionRequest: Sendable {
         logprobs = try fields.integer("logprobs", in: 0...limits.completionLogprobs)
         let unknownOptions = try options.readStreamOptions(&fields)
         guard let value = fields.value("prompt") else { throw .missing("prompt", expected: Self.expectedPrompt) }
-        let size = try vocabularySize(options.model)
+        target = try resolve(options)
+        let size = target.base.tokenizer.vocabularySize
         prompts = try Self.prompts(value, vocabularySize: size)
         guard prompts.count * options.choices <= limits.sequences else {
             throw .invalidValue(
                 "prompt", "'prompt' has \(prompts.count) prompts and 'n' is \(options.choices), expected at most \(limits.sequences) answers in all")
         }
         try options.readLogitBias(&fields, limits: limits, vocabularySize: size)
-        ignored = fields.unread + unknownOptions
+        ignored = fields.unread + unknownOptions + options.unknownMembers
     }
 
     private static let expectedPrompt = "a string, an array of strings, an array of token ids or an array of such arrays"

@@ -53,6 +53,7 @@ final class GenerationExchange {
     let target: ModelTarget
     let isStreamed: Bool
     let meters: ModelMeters
+    private let adapterFields: HTTPFields
     var isCongested = false
     /// Set while a batch of events is worked on, so that an exchange is flushed once.
     var isTouched = false
@@ -88,6 +89,7 @@ final class GenerationExchange {
         self.meters = meters
         self.created = created
         target = prepared.target
+        adapterFields = prepared.target.responseFields
         isStreamed = prepared.isStreamed
         style = prepared.style
         includesUsage = prepared.includesUsage
@@ -254,7 +256,9 @@ final class GenerationExchange {
             let each = (now - last) / tokens
             for _ in 0..<tokens { meters.interToken.observe(each.inSeconds) }
         } else {
-            meters.timeToFirstToken.observe((now - receivedAt).inSeconds)
+            let time = (now - receivedAt).inSeconds
+            meters.timeToFirstToken.observe(time)
+            for adapter in meters.adapters { adapter.timeToFirstToken.observe(time) }
         }
         choices[index].lastToken = now
     }
@@ -331,6 +335,7 @@ final class GenerationExchange {
 
     private func head(contentType: String, now: ContinuousClock.Instant) -> HTTPResponse {
         var head = HTTPResponse(status: .ok, headerFields: [.contentType: contentType])
+        head.headerFields.append(contentsOf: adapterFields)
         decorate(&head, now: now)
         return head
     }
@@ -468,6 +473,20 @@ extension GenerationExchange {
         }
         out.append("}")
         return out
+    }
+}
+
+extension ModelTarget {
+    /// What tells the client which adapters made the answer; lists for blends, nothing for the base alone.
+    var responseFields: HTTPFields {
+        var fields = HTTPFields()
+        guard !parts.isEmpty else { return fields }
+        func list(_ text: (Part) -> String) -> String { parts.map(text).joined(separator: ", ") }
+        fields[.graftAdapter] = list { $0.version.name }
+        fields[.graftAdapterVersion] = list { String($0.version.number) }
+        fields[.graftAdapterDigest] = list { "sha256:" + $0.version.digest }
+        if isBlend { fields[.graftAdapterScale] = list { $0.weight.description } }
+        return fields
     }
 }
 

@@ -22,6 +22,12 @@ public struct RequestLimits: Sendable {
 struct GenerationOptions: Sendable {
     /// `nil` asks for the configured default.
     var model: String?
+    /// The adapters of `lora`; `nil` when the request has none.
+    var blend: [BlendEntry]?
+    /// The end user, so far as the request tells: keeps the choice between an adapter's canary and its promoted version.
+    var stickyKey: String?
+    /// Names of unknown members of `lora`'s entries.
+    var unknownMembers: [String] = []
     var sampling = SamplingParameters()
     /// Answers per prompt.
     var choices = 1
@@ -38,6 +44,10 @@ struct GenerationOptions: Sendable {
         fields.accept(UnsupportedParameter.harmless)
         for parameter in UnsupportedParameter.common { try fields.refuse(parameter) }
         model = try fields.string("model", maximumBytes: 1024)
+        if let lora = fields.value("lora") { blend = try BlendEntry.list(lora, path: "lora", unknown: &unknownMembers) }
+        for key in ["user", "safety_identifier"] where stickyKey == nil {
+            if let text = fields.value(key)?.string, !text.isEmpty { stickyKey = text }
+        }
         try readSampling(&fields, limits: limits)
         choices = try fields.integer("n", in: 1...limits.choices) ?? 1
         maxTokens = try fields.integer("max_tokens", in: minimumTokens...Int(Int32.max))

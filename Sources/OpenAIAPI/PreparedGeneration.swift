@@ -1,6 +1,18 @@
 import Inference
 import JSON
+import Synchronization
 import Tokenization
+
+/// The adapters of requests that say neither `model` nor `lora`, as `POST /lora-adapters` last set them. Kept in memory only, as in llama.cpp.
+final class DefaultBlend: Sendable {
+    private let state = Mutex<[BlendEntry]?>(nil)
+
+    /// `nil` as long as nothing was set: then such requests get the configured default.
+    var entries: [BlendEntry]? {
+        get { state.withLock { $0 } }
+        set { state.withLock { $0 = newValue } }
+    }
+}
 
 /// A request that is fully checked and tokenised: nothing but the engine's answers is missing.
 struct PreparedGeneration: Sendable {
@@ -29,20 +41,29 @@ struct RequestPreparation: Sendable {
     let models: any ModelResolver
     let engineLimits: GenerationLimits
     let limits: RequestLimits
+    let defaultBlend = DefaultBlend()
 
     func target(_ name: String?) throws(APIError) -> ModelTarget {
-        guard let target = models.resolve(name) else { throw .modelNotFound(name ?? "default") }
-        return target
+        try models.resolve(ModelQuery(name: name))
+    }
+
+    private func target(_ options: GenerationOptions) throws(APIError) -> ModelTarget {
+        var query = ModelQuery(name: options.model, blend: options.blend, stickyKey: options.stickyKey)
+        if query.name == nil, query.blend == nil { query.blend = defaultBlend.entries }
+        return try models.resolve(query)
+    }
+
+    func value(_ body: [UInt8]) throws(APIError) -> JSONValue {
+        do throws(JSONError) {
+            return try JSONValue(parsing: body)
+        } catch {
+            throw APIError(error, in: body)
+        }
     }
 
     /// Parses a body that must be one JSON object.
     func object(_ body: [UInt8]) throws(APIError) -> JSONObject {
-        let value: JSONValue
-        do throws(JSONError) {
-            value = try JSONValue(parsing: body)
-        } catch {
-            throw APIError(error, in: body)
-        }
+        let value = try value(body)
         guard let object = value.object else {
             throw APIError(
                 .badRequest, .invalidRequest, code: "invalid_type", "The body is \(describe(value)), expected a JSON object")
@@ -51,10 +72,8 @@ struct RequestPreparation: Sendable {
     }
 
     func chat(_ body: [UInt8]) throws(APIError) -> PreparedGeneration {
-        let request = try ChatRequest(try object(body), limits: limits) { name throws(APIError) in
-            try self.target(name).base.tokenizer.vocabularySize
-        }
-        let target = try self.target(request.options.model)
+        let request = try ChatRequest(try object(body), limits: limits) { options throws(APIError) in try self.target(options) }
+        let target = request.target
         let tokens = try target.base.tokens(of: request.messages)
         var options = request.options
         if target.base.chatTemplate == nil { options.stop.append(PlainTranscript.stop) }
@@ -66,10 +85,8 @@ struct RequestPreparation: Sendable {
     }
 
     func completion(_ body: [UInt8]) throws(APIError) -> PreparedGeneration {
-        let request = try CompletionRequest(try object(body), limits: limits) { name throws(APIError) in
-            try self.target(name).base.tokenizer.vocabularySize
-        }
-        let target = try self.target(request.options.model)
+        let request = try CompletionRequest(try object(body), limits: limits) { options throws(APIError) in try self.target(options) }
+        let target = request.target
         let tokenizer = target.base.tokenizer
         var texts: [String] = []
         var prompts: [[Int32]] = []
@@ -123,7 +140,8 @@ struct RequestPreparation: Sendable {
                 request.ignoresEndOfGeneration = options.ignoresEndOfGeneration
                 request.logprobs = logprobs
                 request.wantsPromptLogprobs = echo && logprobs != nil
-                request.modelName = target.name
+                request.owner = Owner.local
+                request.modelName = target.label
                 requests.append(request)
             }
         }

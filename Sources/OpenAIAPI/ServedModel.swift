@@ -1,3 +1,4 @@
+import Adapters
 import Tokenization
 
 /// A model as the API sees it: its name, how text becomes tokens, and what the model's card says.
@@ -30,23 +31,71 @@ public struct ServedModel: Sendable {
 
     /// OpenAI's `system_fingerprint`: equal as long as the weights are.
     var fingerprint: String { "fp_" + digest.prefix(12) }
+
+    /// The card of the model itself.
+    var card: ModelCard {
+        ModelCard(id: name, created: created, ownedBy: "graft", parent: nil, contextLength: contextLength, digest: digest)
+    }
 }
 
-/// What a model name in a request stands for. A request keeps what it got until it ends.
-public struct ModelTarget: Sendable {
-    /// The name that answers and metrics carry; always from a bounded set, never the client's own spelling.
-    public var name: String
-    public var base: ServedModel
+/// What a request says about the model that is to answer it.
+public struct ModelQuery: Sendable {
+    /// `nil` and `default` ask for the configured default.
+    public var name: String?
+    /// The base model with these adapters; an empty list is the base model alone. `nil`: what the name stands for.
+    public var blend: [BlendEntry]?
+    /// Equal keys get the same version of an adapter whose traffic is divided; `nil` draws anew for each request.
+    public var stickyKey: String?
 
-    public init(name: String, base: ServedModel) {
+    public init(name: String?, blend: [BlendEntry]? = nil, stickyKey: String? = nil) {
         self.name = name
+        self.blend = blend
+        self.stickyKey = stickyKey
+    }
+}
+
+/// What a request's words stand for. Found once, when the request comes; it keeps what it got until it ends.
+public struct ModelTarget: Sendable {
+    /// One version of an adapter, and how strongly it is applied.
+    public struct Part: Sendable {
+        public var version: AdapterVersion
+        public var weight: Float
+
+        public init(version: AdapterVersion, weight: Float) {
+            self.version = version
+            self.weight = weight
+        }
+    }
+
+    /// The name that answers carry: the base's, an adapter's, or an adapter's with the number of the version that the request asked for.
+    public var name: String
+    /// The name that metrics carry: the base's or an adapter's, never the client's own spelling.
+    public var label: String
+    public var base: ServedModel
+    /// In the order of the request; empty for the base alone.
+    public var parts: [Part]
+    /// Chosen by `lora` and not by name.
+    public var isBlend: Bool
+
+    public init(name: String, label: String, base: ServedModel, parts: [Part] = [], isBlend: Bool = false) {
+        self.name = name
+        self.label = label
         self.base = base
+        self.parts = parts
+        self.isBlend = isBlend
+    }
+
+    /// The base model alone.
+    public init(base: ServedModel) {
+        self.init(name: base.name, label: base.name, base: base)
     }
 }
 
 /// One entry of `GET /v1/models`.
 public struct ModelCard: Sendable {
     public var id: String
+    /// The name without a version.
+    public var root: String
     /// Seconds since 1970 UTC.
     public var created: Int
     public var ownedBy: String
@@ -54,24 +103,34 @@ public struct ModelCard: Sendable {
     public var parent: String?
     public var contextLength: Int
     public var digest: String
+    /// The version of an adapter.
+    public var version: Int?
 
-    public init(id: String, created: Int, ownedBy: String, parent: String?, contextLength: Int, digest: String) {
+    /// - Parameter root: `nil` is `id`.
+    public init(
+        id: String, root: String? = nil, created: Int, ownedBy: String, parent: String?, contextLength: Int, digest: String, version: Int? = nil
+    ) {
         self.id = id
+        self.root = root ?? id
         self.created = created
         self.ownedBy = ownedBy
         self.parent = parent
         self.contextLength = contextLength
         self.digest = digest
+        self.version = version
     }
 }
 
-/// Finds what a model name stands for. Called on the server's thread and on the preparing threads; must not block.
+/// Finds what a request's words stand for. Called on the server's thread and on the preparing threads; must not block.
 public protocol ModelResolver: Sendable {
-    /// - Parameter name: `nil` and `default` ask for the configured default.
-    /// - Returns: `nil` for a name that is not served.
-    func resolve(_ name: String?) -> ModelTarget?
+    /// - Throws: `model_not_found` for a name that is not served, and other refusals that say why a known one is not.
+    func resolve(_ query: ModelQuery) throws(APIError) -> ModelTarget
     /// All models that a client may name.
     func cards() -> [ModelCard]
+    /// The card of one name; `nil` and `default` ask for the configured default.
+    func card(_ name: String?) throws(APIError) -> ModelCard
+    /// Whether a name is that of a base model, or one of its aliases.
+    func isBase(_ name: String) -> Bool
 }
 
 /// Resolves the names and aliases of a fixed list of models; the first one is the default.
@@ -91,14 +150,25 @@ public struct FixedModels: ModelResolver {
         self.byName = byName
     }
 
-    public func resolve(_ name: String?) -> ModelTarget? {
-        guard let index = name == nil || name == "default" ? 0 : byName[name!] else { return nil }
-        return ModelTarget(name: models[index].name, base: models[index])
+    public func resolve(_ query: ModelQuery) throws(APIError) -> ModelTarget {
+        if query.blend?.isEmpty == false {
+            throw .unsupportedParameter("lora", "this server runs without adapters; leave it out")
+        }
+        return ModelTarget(base: try model(query.name))
     }
 
-    public func cards() -> [ModelCard] {
-        models.map {
-            ModelCard(id: $0.name, created: $0.created, ownedBy: "graft", parent: nil, contextLength: $0.contextLength, digest: $0.digest)
-        }
+    public func cards() -> [ModelCard] { models.map(\.card) }
+
+    public func card(_ name: String?) throws(APIError) -> ModelCard { try model(name).card }
+
+    public func isBase(_ name: String) -> Bool { byName[name] != nil }
+
+    private func model(_ name: String?) throws(APIError) -> ServedModel {
+        guard let name, name != defaultModelName else { return models[0] }
+        guard let index = byName[name] else { throw .modelNotFound(name) }
+        return models[index]
     }
 }
+
+/// The name that stands for the configured default.
+let defaultModelName = "default"

@@ -60,10 +60,9 @@ struct UnsupportedParameter: Sendable {
         UnsupportedParameter("return_progress", neutral: [false]),
         UnsupportedParameter("return_tokens", neutral: [false], "use return_token_ids"),
         UnsupportedParameter("post_sampling_probs", neutral: [false]),
-        UnsupportedParameter("lora", neutral: [[]], "choose by model"),
         // mistral.rs
-        UnsupportedParameter("adapter", "choose by model"),
-        UnsupportedParameter("adapters", neutral: [[]], "choose by model"),
+        UnsupportedParameter("adapter", "choose by model or lora"),
+        UnsupportedParameter("adapters", neutral: [[]], "choose by model or lora"),
     ]
 
     static let chat: [UnsupportedParameter] = [

@@ -17,6 +17,10 @@ struct BenchCommand: AsyncParsableCommand {
     var decode = 128
     @Option(help: "Sequences that decode together.")
     var sequences = 1
+    @Option(help: "Random adapters on every projection, dealt out to the sequences in turn; the base alone is measured in the same run, alternating.")
+    var adapters = 0
+    @Option(help: "The adapters' rank.")
+    var rank = 16
     @Option(help: "Repetitions.")
     var `repeat` = 3
     @Flag(help: "Print one JSON object instead of a table.")
@@ -25,6 +29,9 @@ struct BenchCommand: AsyncParsableCommand {
     func validate() throws {
         guard prefill > 0, decode > 0, `repeat` > 0 else { throw ValidationError("--prefill, --decode and --repeat take numbers from 1 up.") }
         guard (1...256).contains(sequences) else { throw ValidationError("--sequences takes 1 to 256, not \(sequences).") }
+        guard (0...256).contains(adapters), (1...Adapter.maximumRank).contains(rank) else {
+            throw ValidationError("--adapters takes 0 to 256 and --rank 1 to \(Adapter.maximumRank).")
+        }
     }
 
     func run() async throws {
@@ -43,39 +50,78 @@ struct BenchCommand: AsyncParsableCommand {
             maximumRows: max(512, sequences), maximumLogitsRows: sequences)
         var random = SystemRandomNumberGenerator()
         let prompt = (0..<prefill).map { _ in Int32.random(in: 0..<Int32(c.vocabularySize), using: &random) }
-        var prefillRates: [Double] = [], decodeRates: [Double] = []
         let clock = ContinuousClock()
-        for _ in 0..<`repeat` {
+        func measure(_ adapters: [Adapter], into rates: inout Rates) {
             let tables = (0..<sequences).map { s in (0..<blocksEach).map { Int32(s * blocksEach + $0) } }
+            let sets = (0..<sequences).map { adapters.isEmpty ? AdapterSet.none : AdapterSet([(adapters[$0 % adapters.count], 1)]) }
             let start = clock.now
-            for table in tables {
+            for (table, set) in zip(tables, sets) {
                 for first in stride(from: 0, to: prefill, by: 512) {
                     let chunk = Array(prompt[first..<min(first + 512, prefill)])
-                    let count = pass.run([ForwardSegment(tokens: chunk, position: first, blocks: table, logits: first + chunk.count == prefill ? .last : .none)])
+                    let logits = first + chunk.count == prefill ? LogitsWanted.last : .none
+                    let count = pass.run([ForwardSegment(tokens: chunk, position: first, blocks: table, adapters: set, logits: logits)])
                     _ = pass.logits(of: 0..<count)
                 }
             }
             let middle = clock.now
             for i in 0..<decode {
-                let segments = tables.map { ForwardSegment(tokens: [prompt[i % prefill]], position: prefill + i, blocks: $0, logits: .last) }
+                let segments = zip(tables, sets).map { table, set in
+                    ForwardSegment(tokens: [prompt[i % prefill]], position: prefill + i, blocks: table, adapters: set, logits: .last)
+                }
                 let count = pass.run(segments)
                 _ = pass.logits(of: 0..<count)
             }
             let end = clock.now
-            prefillRates.append(Double(prefill * sequences) / (middle - start).inSeconds)
-            decodeRates.append(Double(decode * sequences) / (end - middle).inSeconds)
+            rates.prefill.append(Double(prefill * sequences) / (middle - start).inSeconds)
+            rates.decode.append(Double(decode * sequences) / (end - middle).inSeconds)
         }
-        report(loaded, exact: exact, prefill: median(prefillRates), decode: median(decodeRates))
+        let adapters = try (0..<adapters).map { try randomAdapter(number: $0, c, exact ? .exact : .fast) }
+        var base = Rates(), adapted = Rates()
+        for _ in 0..<`repeat` {
+            measure([], into: &base)
+            if !adapters.isEmpty { measure(adapters, into: &adapted) }
+        }
+        report(loaded, exact: exact, base, adapters.isEmpty ? nil : adapted, adapterBytes: adapters.first?.byteCount ?? 0)
     }
 
-    private func report(_ loaded: LoadedModel, exact: Bool, prefill prefillRate: Double, decode decodeRate: Double) {
+    private struct Rates {
+        var prefill: [Double] = [], decode: [Double] = []
+    }
+
+    private func randomAdapter(number: Int, _ c: ModelConfiguration, _ numerics: Numerics) throws -> Adapter {
+        var pairs: [LowRankPair] = []
+        var state = UInt64(number) &+ 1
+        func values(_ count: Int) -> [Float] {
+            (0..<count).map { _ in
+                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+                return Float(Int32(truncatingIfNeeded: state >> 32)) * 0x1p-38
+            }
+        }
+        for layer in 0..<c.layerCount {
+            for projection in Projection.allCases {
+                let shape = c.shape(of: projection)
+                pairs.append(LowRankPair(layer: layer, projection: projection, scale: 1, rank: rank, a: values(rank * shape.columns), b: values(shape.rows * rank)))
+            }
+        }
+        return try Adapter(name: "random-\(number)", version: 1, digest: "", configuration: c, numerics: numerics, pairs: pairs)
+    }
+
+    private func report(_ loaded: LoadedModel, exact: Bool, _ base: Rates, _ adapted: Rates?, adapterBytes: Int) {
+        let prefillRate = median(base.prefill), decodeRate = median(base.decode)
         if json {
-            let object = JSONObject([
+            var object = JSONObject([
                 ("model", .string(loaded.name)), ("isa", .string(loaded.variant.name)), ("threads", .integer(Int64(loaded.pool.threadCount))),
                 ("exact", .bool(exact)), ("sequences", .integer(Int64(sequences))), ("prefill", .integer(Int64(prefill))), ("decode", .integer(Int64(decode))),
                 ("prefill_tokens_per_second", .number(prefillRate)), ("decode_tokens_per_second", .number(decodeRate)),
                 ("weights_bytes", .integer(Int64(loaded.model.byteCount))), ("peak_resident_bytes", .integer(Int64(Environment.peakResidentBytes))),
             ])
+            if let adapted {
+                object["adapters"] = .integer(Int64(adapters))
+                object["rank"] = .integer(Int64(rank))
+                object["adapter_bytes"] = .integer(Int64(adapterBytes))
+                object["adapted_prefill_tokens_per_second"] = .number(median(adapted.prefill))
+                object["adapted_decode_tokens_per_second"] = .number(median(adapted.decode))
+            }
             print(String(decoding: JSONValue.object(object).serialized(), as: UTF8.self))
             return
         }
@@ -84,6 +130,13 @@ struct BenchCommand: AsyncParsableCommand {
         line("kernels, threads", "\(loaded.variant.name), \(loaded.pool.threadCount)\(exact ? ", exact" : "")")
         line("prefill \(prefill)", "\(prefillRate.rounded(toPlaces: 1)) tokens/s")
         line("decode \(decode) × \(sequences)", "\(decodeRate.rounded(toPlaces: 1)) tokens/s")
+        if let adapted {
+            func share(_ part: Double, _ whole: Double) -> String { "\((part / whole * 100).rounded(toPlaces: 1))% of the base" }
+            let (prefilled, decoded) = (median(adapted.prefill), median(adapted.decode))
+            line("\(adapters) × rank \(rank): prefill", "\(prefilled.rounded(toPlaces: 1)) tokens/s, \(share(prefilled, prefillRate))")
+            line("\(adapters) × rank \(rank): decode", "\(decoded.rounded(toPlaces: 1)) tokens/s, \(share(decoded, decodeRate))")
+            line("one adapter, packed", "\((Double(adapterBytes) / 1e6).rounded(toPlaces: 1)) MB")
+        }
         line("weights", "\((Double(loaded.model.byteCount) / 1e6).rounded(toPlaces: 1)) MB")
         line("peak resident", "\((Double(Environment.peakResidentBytes) / 1e6).rounded(toPlaces: 1)) MB")
     }

@@ -8,22 +8,23 @@ import Tokenization
 struct LoadedModel {
     let name: String
     let path: String
-    /// SHA-256 of the file as the catalogue pins it; for other files a fingerprint of its path, size and time, which is enough to key caches of this process.
+    /// SHA-256 of the file as the catalogue pins it; for other files computed, or a fingerprint of path, size and time, which is enough to key caches of this process.
     let digest: String
     let file: GGUFFile
     let model: LanguageModel
     let variant: KernelVariant
     let pool: ComputePool
 
+    /// - Parameter hashing: whether a file that the catalogue does not know is hashed, because durable things will be tied to its digest.
     /// - Throws: errors that name the file, what is wrong with it and the way out.
-    init(_ settings: EngineSettings) throws {
+    init(_ settings: EngineSettings, hashing: Bool = false) throws {
         let resolved = try findModel(settings.model, in: settings.modelsDirectory)
         name = resolved.name
         path = resolved.path
         variant = try KernelVariant(forced: Environment["GRAFT_ISA"])
         pool = try ComputePool(threads: settings.threads == 0 ? Environment.processorCount : settings.threads)
         file = try GGUFFile(path: path)
-        digest = resolved.model?.sha256 ?? Environment.fileFingerprint(path)
+        digest = try hashing ? modelDigest(resolved) : resolved.model?.sha256 ?? Environment.fileFingerprint(path)
         do {
             model = try LanguageModel(file: file, pool: pool)
         } catch {

@@ -23,6 +23,11 @@ func findModel(_ nameOrPath: String, in modelsDirectory: String, progress: (Pull
     }
 }
 
+/// SHA-256 of a model's file: what durable things are tied to. Computed once for files that the catalogue does not know, about a second for each gigabyte.
+func modelDigest(_ resolved: ModelDirectory.ResolvedModel) throws -> String {
+    try resolved.model?.sha256 ?? FileDigest.sha256(ofFileAt: resolved.path)
+}
+
 /// The model directory with its catalogue.
 func modelDirectory(_ path: String) throws -> ModelDirectory {
     let catalog = path + "/catalog.json"

@@ -1,3 +1,4 @@
+import Adapters
 import ArgumentParser
 import EventLoops
 import HTTPServing
@@ -50,26 +51,43 @@ struct ServeCommand: AsyncParsableCommand {
         if !isLoopback { logger.warning("whoever can reach this address can use the server: there are no keys yet", metadata: ["host": "\(host)"]) }
         let drain = Duration.seconds(try settings.integer("server.drain_seconds", 20, in: 0...3600))
 
-        let loaded = try LoadedModel(engineSettings)
+        let adapterSettings = try AdapterSettings(settings)
+        let uploadBytes = try settings.integer("server.max_upload_megabytes", 512, in: 1...1 << 20) << 20
+        let home = try AdapterHome(adapterSettings)
+        let loaded = try LoadedModel(engineSettings, hashing: true)
         let tokenizer = try loaded.tokenizer()
         let engine = try loaded.engine(engineSettings, tokenizer: tokenizer)
         do { try await engine.warmUp() } catch { throw CommandError("\(loaded.path): \(error)") }
         let served = ServedModel(
             name: loaded.name, tokenizer: tokenizer, chatTemplate: try loaded.chatTemplate(), contextLength: engine.limits.contextLength,
             created: Int(time(nil)), digest: loaded.digest)
+        let adapters = try home.registry(
+            base: AdapterBase(
+                name: loaded.name, digest: loaded.digest, configuration: loaded.model.configuration, numerics: engineSettings.exact ? .exact : .fast))
+        reportUnserved(adapters, logger)
+        if let wanted = adapterSettings.defaultAdapter, adapters.resolve(wanted, owner: Owner.local, stickyKey: nil) == nil {
+            throw CommandError("adapters.default: there is no adapter '\(wanted)'; `graft adapters list` shows those that are")
+        }
+        var apiConfiguration = APIConfiguration(version: Version.current)
+        apiConfiguration.adapterUploadBytes = uploadBytes
+        apiConfiguration.loraPathsDirectory = adapterSettings.loraPathsDirectory
+        apiConfiguration.allowsGlobalLoRA = adapterSettings.allowsGlobalLoRA
         let api = APIServer(
-            service: engine, models: FixedModels([served]), configuration: APIConfiguration(version: Version.current), registry: MetricsRegistry(),
-            logger: logger)
+            service: engine, models: AdapterModels(base: served, adapters: adapters, defaultAdapter: adapterSettings.defaultAdapter), adapters: adapters,
+            configuration: apiConfiguration, registry: MetricsRegistry(), logger: logger)
 
         let loop = try EventLoop(name: "graft-http")
         let server = HTTPServer(loop: loop, configuration: serverConfiguration, application: api)
         let stop = try await StopSignals(loop: loop, server: server)
         let bound = try await server.listen(host: host, port: port)
+        let address = "http://\(host.contains(":") ? "[\(host)]" : host):\(bound)"
+        try home.data.announce(address: address)
         logger.info(
             "ready",
             metadata: [
-                "model": "\(loaded.name)", "address": "http://\(host.contains(":") ? "[\(host)]" : host):\(bound)", "kernels": "\(loaded.variant.name)",
-                "threads": "\(loaded.pool.threadCount)", "context": "\(engine.limits.contextLength)", "seconds": "\((ContinuousClock.now - start).inSeconds.rounded(toPlaces: 2))",
+                "model": "\(loaded.name)", "address": "\(address)", "kernels": "\(loaded.variant.name)",
+                "threads": "\(loaded.pool.threadCount)", "context": "\(engine.limits.contextLength)", "adapters": "\(adapters.records(owner: Owner.local).count)",
+                "seconds": "\((ContinuousClock.now - start).inSeconds.rounded(toPlaces: 2))",
             ])
         await stop.wait()
         logger.info("stopping: no new requests, running answers may finish", metadata: ["seconds": "\(drain.components.seconds)"])
@@ -80,6 +98,17 @@ struct ServeCommand: AsyncParsableCommand {
         await stop.close()
         loop.shutdown()
         logger.info("stopped")
+    }
+}
+
+/// Says at the start which published adapters this server cannot give out, and why.
+private func reportUnserved(_ adapters: AdapterRegistry, _ logger: Logger) {
+    for version in adapters.records(owner: Owner.local).flatMap(\.versions) {
+        if let reason = version.quarantine {
+            logger.warning("an adapter is quarantined", metadata: ["adapter": "\(version.qualifiedName)", "cause": "\(reason)"])
+        } else if version.baseDigest != adapters.base.digest {
+            logger.info("an adapter belongs to another model", metadata: ["adapter": "\(version.qualifiedName)", "base": "\(version.baseName)"])
+        }
     }
 }
 

@@ -8,7 +8,8 @@ struct Settings {
     private static let keys: Set<String> = [
         "model", "models_directory", "engine.threads", "engine.context_length", "engine.max_sequences", "engine.max_queued", "engine.cache_megabytes",
         "engine.cache_type", "engine.exact", "server.host", "server.port", "server.max_connections", "server.allowed_hosts", "server.max_body_megabytes", "server.drain_seconds",
-        "log.level", "log.format",
+        "server.max_upload_megabytes", "data_directory", "adapters.directory", "adapters.memory_megabytes", "adapters.default", "adapters.lora_paths_directory",
+        "adapters.allow_global_lora", "log.level", "log.format",
     ]
 
     static let defaultPath = "Config/graft.yaml"

@@ -185,7 +185,7 @@ class Failures(unittest.TestCase):
             self.assertEqual(run("inspect", file, cwd=elsewhere)[0], 0)
 
     def test_help(self):
-        for arguments in [[], ["--help"], ["help", "pull"], *[[name, "--help"] for name in "serve chat generate pull inspect bench".split()]]:
+        for arguments in [[], ["--help"], ["help", "pull"], *[[name, "--help"] for name in "serve chat generate pull adapters inspect bench".split()]]:
             code, out, err = run(*arguments)
             self.assertEqual((code, err), (0, ""))
             self.assertIn("USAGE: graft", out)

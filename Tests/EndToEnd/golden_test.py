@@ -1,18 +1,28 @@
 """A server in exact mode against the reference answers of transformers, over HTTP: prompts token by token, first-token probabilities,
-whole greedy answers. SmolLM2 always; the other models of Tests/Golden/logits if their files are in Models/.
+whole greedy answers. SmolLM2 always, bare and with an adapter that came as PEFT files, as GGUF and after export and import; the other models of
+Tests/Golden/logits if their files are in Models/.
 
 usage: golden_test.py        (GRAFT_BINARY names the command)
+       golden_test.py --model FILE --golden JSON --adapter DIR|FILE [--adapter …] [--fast]
+The second form holds adapters of any kind against a reference that Scripts/make_golden.py --adapter has made; --fast serves with 8-bit
+activations, reports D and compares nothing else.
 
 The last line is "N passed, M failed"."""
+import argparse
 import json
 import math
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
+import threading
 
 import httpx
+
+from adapter_files import make_adapter
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GRAFT = os.environ.get("GRAFT_BINARY", ".build/release/graft")
@@ -26,12 +36,34 @@ MODELS = {
 BASE_MODELS = {"gemma-3-270m.Q4_K_M"}
 
 
-def serve(path):
-    process = subprocess.Popen([GRAFT, "serve", "--exact", "--port", "0", "--context", "1024", "--model", path], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def serve(path, exact=True):
+    scratch = tempfile.mkdtemp()
+    directories = {"GRAFT_DATA_DIRECTORY": scratch + "/Data", "GRAFT_ADAPTERS_DIRECTORY": scratch + "/Adapters"}
+    process = subprocess.Popen(
+        [GRAFT, "serve", *(["--exact"] if exact else []), "--port", "0", "--context", "1024", "--model", path], cwd=ROOT, stderr=subprocess.PIPE, text=True,
+        env=os.environ | directories)
     for line in process.stderr:
         if address := re.search(r"address=(\S+)", line):
-            return process, address[1]
+            # A full pipe would stop the server.
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return process, address[1], scratch
     raise SystemExit(f"{path}: the server ended before it was ready")
+
+
+def upload(http, name, path):
+    """Publishes a PEFT directory, or a file that is an archive or GGUF."""
+    path = pathlib.Path(path)
+    if path.is_dir():
+        files = {"adapter_config": (path / "adapter_config.json").read_bytes(), "adapter_model": (path / "adapter_model.safetensors").read_bytes()}
+    else:
+        files = {"gguf" if path.suffix == ".gguf" else "archive": path.read_bytes()}
+    return http.post("/v1/adapters", data={"name": name}, files=files).raise_for_status().json()
+
+
+def export(http, name, format, folder):
+    path = pathlib.Path(folder) / f"{name}.{'gguf' if format == 'gguf' else 'tar'}"
+    path.write_bytes(http.get(f"/v1/adapters/{name}/export", params={"format": format}).raise_for_status().content)
+    return path
 
 
 def distance(golden, found):
@@ -41,16 +73,20 @@ def distance(golden, found):
     return sum(math.exp(p) * abs(p - found.get(token, least)) for token, p in golden)
 
 
-def check(http, name, number, chat):
+def check(http, name, chat, model=None, exact=True):
     ids = chat["prompt_ids"]
     if name not in BASE_MODELS:
         body = {"messages": chat["messages"], "temperature": 0, "max_tokens": 1, "return_token_ids": True}
         found = http.post("/v1/chat/completions", json=body).raise_for_status().json()
         assert found["prompt_token_ids"] == ids, f"the prompt is {found['prompt_token_ids']}, expected {ids}"
     body = {"prompt": ids, "temperature": 0, "max_tokens": len(chat["greedy_ids"]), "logprobs": 100, "return_token_ids": True}
+    if model:
+        body["model"] = model
     choice = http.post("/v1/completions", json=body).raise_for_status().json()["choices"][0]
     top = choice["logprobs"]["top_token_ids"]
     d = distance(chat["last_top20"], top[0])
+    if not exact:
+        return d
     assert d < 0.002, f"D is {d}"
     for i, (a, b) in enumerate(zip(choice["token_ids"], chat["greedy_ids"], strict=False)):
         if a != b:
@@ -63,23 +99,79 @@ def check(http, name, number, chat):
 
 
 passed = failed = 0
-for name, file in MODELS.items():
-    if not (ROOT / "Models" / file).exists():
-        print(f"skipped: {file} is not in Models/ (graft pull fetches it)")
-        continue
-    golden = json.loads((ROOT / f"Tests/Golden/logits/{name}.json").read_text())
-    process, address = serve(f"Models/{file}")
+
+
+def run(http, name, golden, label, model=None, exact=True):
+    global passed, failed
+    distances = []
+    for number, chat in enumerate(golden["chats"]):
+        try:
+            distances.append(check(http, name, chat, model, exact))
+            print(f"ok   {label}, chat {number}: D = {distances[-1]:.5f}")
+            passed += 1
+        except Exception as error:
+            print(f"FAIL {label}, chat {number}: {error}")
+            failed += 1
+    return distances
+
+
+def adapter_variants(http, path, scratch):
+    """Publishes an adapter as it is, and what its exports in both formats become when they are imported again."""
+    upload(http, "original", path)
+    for format in ("peft", "gguf"):
+        upload(http, f"again-{format}", export(http, "original", format, scratch))
+    return ["original", "again-peft", "again-gguf"]
+
+
+def every_model():
+    for name, file in MODELS.items():
+        if not (ROOT / "Models" / file).exists():
+            print(f"skipped: {file} is not in Models/ (graft pull fetches it)")
+            continue
+        golden = json.loads((ROOT / f"Tests/Golden/logits/{name}.json").read_text())
+        process, address, scratch = serve(f"Models/{file}")
+        try:
+            with httpx.Client(base_url=address, timeout=300) as http:
+                run(http, name, golden, name)
+                with_adapter = ROOT / f"Tests/Golden/logits/{name}+generated.json"
+                if with_adapter.exists():
+                    folder = pathlib.Path(scratch) / "generated"
+                    folder.mkdir()
+                    for file_name, content in zip(("adapter_config.json", "adapter_model.safetensors"), make_adapter(7, rank=2), strict=True):
+                        (folder / file_name).write_bytes(content)
+                    golden = json.loads(with_adapter.read_text())
+                    for variant in adapter_variants(http, folder, scratch):
+                        run(http, name, golden, f"{name} with an adapter, {variant}", variant)
+        finally:
+            process.terminate()
+            process.wait()
+            shutil.rmtree(scratch)
+
+
+def given_adapters(options):
+    golden = json.loads(pathlib.Path(options.golden).read_text())
+    process, address, scratch = serve(options.model, exact=not options.fast)
     try:
         with httpx.Client(base_url=address, timeout=300) as http:
-            for number, chat in enumerate(golden["chats"]):
-                try:
-                    print(f"ok   {name}, chat {number}: D = {check(http, name, number, chat):.5f}")
-                    passed += 1
-                except Exception as error:
-                    print(f"FAIL {name}, chat {number}: {error}")
-                    failed += 1
+            for path in options.adapter:
+                for variant in adapter_variants(http, path, scratch):
+                    distances = run(http, pathlib.Path(options.model).stem, golden, f"{path}, {variant}", variant, exact=not options.fast)
+                    print(f"     mean D {sum(distances) / max(len(distances), 1):.5f}")
     finally:
         process.terminate()
         process.wait()
+        shutil.rmtree(scratch)
+
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("--model")
+parser.add_argument("--golden")
+parser.add_argument("--adapter", action="append", default=[])
+parser.add_argument("--fast", action="store_true")
+options = parser.parse_args()
+if options.adapter:
+    given_adapters(options)
+else:
+    every_model()
 print(f"{passed} passed, {failed} failed")
 sys.exit(1 if failed else 0)

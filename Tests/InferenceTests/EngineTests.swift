@@ -154,6 +154,100 @@ struct EngineTests {
         await engine.shutdown()
     }
 
+    /// Random low-rank pairs on every projection; `seed` makes them.
+    static func adapter(_ fixture: Fixture, _ name: String, seed: UInt64, rank: Int, strength: Float) throws -> Adapter {
+        let c = fixture.model.configuration
+        var state = seed
+        func values(_ count: Int, _ size: Float) -> [Float] {
+            (0..<count).map { _ in
+                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+                return Float(Int32(truncatingIfNeeded: state >> 32)) * 0x1p-31 * size
+            }
+        }
+        let pairs = (0..<c.layerCount).flatMap { layer in
+            Projection.allCases.map { projection in
+                let shape = c.shape(of: projection)
+                return LowRankPair(
+                    layer: layer, projection: projection, scale: 1, rank: rank, a: values(rank * shape.columns, 0.05), b: values(shape.rows * rank, strength))
+            }
+        }
+        return try Adapter(name: name, version: 1, digest: "digest-\(seed)", configuration: c, numerics: .fast, pairs: pairs)
+    }
+
+    /// Sixteen requests over eight adapters, the base and blends, greedy, in one batch: each gets the answer, and all the log-probabilities, that it gets alone.
+    @Test func requestsOverManyAdaptersAnswerAsEachAlone() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let adapters = try (0..<8).map { try EngineTests.adapter(fixture, "adapter-\($0)", seed: UInt64($0 + 1), rank: [16, 4, 8, 1, 16, 32, 7, 64][$0], strength: 0.03) }
+        var requests = EngineTests.requests(fixture, count: 16)
+        for i in requests.indices {
+            requests[i].sampling.temperature = 0
+            switch i {
+            case 0, 9: break
+            case 15: requests[i].adapters = AdapterSet([(adapters[0], 0.5), (adapters[3], 1.25)])
+            case 14: requests[i].adapters = AdapterSet([(adapters[3], 1.25), (adapters[0], 0.5)])
+            default: requests[i].adapters = AdapterSet([(adapters[i % 8], 1)])
+            }
+        }
+        // The same question under two adapters and under the base, so that a mix-up would show.
+        requests[9].prompt = requests[1].prompt
+        requests[10].prompt = requests[1].prompt
+        let together = try fixture.engine(), collector = Collector()
+        let ids = requests.map { _ in SequenceID() }
+        for (id, request) in zip(ids, requests) { try together.submit(request, as: id, to: collector) }
+        try await collector.settle(ids)
+        let alone = try fixture.engine(sequences: 1), single = Collector()
+        for (i, request) in requests.enumerated() {
+            let id = SequenceID()
+            try alone.submit(request, as: id, to: single)
+            try await single.settle([id])
+            #expect(collector[ids[i]].tokens == single[id].tokens && collector[ids[i]].text == single[id].text, "request \(i)")
+            #expect(collector[ids[i]].logprobs == single[id].logprobs, "request \(i)")
+            #expect(!single[id].tokens.isEmpty)
+        }
+        #expect(collector[ids[1]].logprobs != collector[ids[9]].logprobs && collector[ids[1]].logprobs != collector[ids[10]].logprobs)
+        await together.shutdown()
+        await alone.shutdown()
+    }
+
+    /// Keys and values belong to the adapter that made them: a warm prefix is found again under the same content and weight only, whatever its name.
+    @Test func prefixesAreNotSharedBetweenAdapters() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let red = try EngineTests.adapter(fixture, "colour", seed: 1, rank: 8, strength: 0.05), blue = try EngineTests.adapter(fixture, "colour", seed: 2, rank: 8, strength: 0.05)
+        let system = String(repeating: "You answer briefly and name a source for each fact. ", count: 12)
+        func request(_ adapters: AdapterSet) -> GenerationRequest {
+            var request = GenerationRequest(prompt: fixture.tokenizer.encode(system + "What is red?", addSpecial: false, parseSpecial: false))
+            request.maxTokens = 8
+            request.logprobs = 5
+            request.sampling.temperature = 0
+            request.adapters = adapters
+            return request
+        }
+        let engine = try fixture.engine(), collector = Collector()
+        func answer(_ adapters: AdapterSet) async throws -> Collector.Answer {
+            let id = SequenceID()
+            try engine.submit(request(adapters), as: id, to: collector)
+            try await collector.settle([id])
+            return collector[id]
+        }
+        let sets: [AdapterSet] = [.none, AdapterSet([(red, 1)]), AdapterSet([(blue, 1)]), AdapterSet([(red, 0.5)]), AdapterSet([(red, 1), (blue, 1)])]
+        var cold: [Collector.Answer] = []
+        for set in sets {
+            let answer = try await answer(set)
+            #expect(answer.usage?.cachedTokens == 0)
+            #expect(!cold.contains { $0.logprobs == answer.logprobs })
+            cold.append(answer)
+        }
+        // Alternating on the warm cache: each finds its own prefix and gives its own answer.
+        for _ in 0..<2 {
+            for (set, cold) in zip(sets, cold) {
+                let warm = try await answer(set)
+                #expect(warm.usage!.cachedTokens > 0)
+                #expect(warm.tokens == cold.tokens && warm.logprobs == cold.logprobs)
+            }
+        }
+        await engine.shutdown()
+    }
+
     @Test func tenThousandTokensOfRandomTrafficLeakNothing() async throws {
         guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
         // Few blocks: admissions wait, cached blocks are evicted.

@@ -92,6 +92,16 @@ import Testing
         #expect(error?.description.hasPrefix("invalid JSON at byte \(offset): ") == true)
     }
 
+    @Test func duplicateKeysAreRefusedWhereAskedFor() throws {
+        func parse(_ text: String) throws(JSONError) -> JSONValue { try JSONValue(parsing: Array(text.utf8), refusingDuplicateKeys: true) }
+        #expect(try parse(#"{"a":1,"b":{"a":2}}"#) == ["a": 1, "b": ["a": 2]])
+        let many = (0..<20).map { "\"k\($0)\":\($0)" }.joined(separator: ",")
+        for (text, offset) in [(#"{"a":1, "a":2}"#, 8), (#"[{"x":{"a":1,"\u0061":1}}]"#, 13), ("{\(many),\"k3\":0}", many.utf8.count + 2)] {
+            #expect { try parse(text) } throws: { ($0 as? JSONError)?.code == .duplicateKey && ($0 as? JSONError)?.offset == offset }
+            #expect(throws: Never.self) { try JSONValue(parsing: Array(text.utf8)) }
+        }
+    }
+
     @Test(arguments: [("01", 0), ("00", 0), ("-01", 1), ("[012.5]", 1)])
     func leadingZeros(_ text: String, _ offset: Int) {
         #expect(failure(Array(text.utf8))?.code == .invalidNumber)

@@ -102,18 +102,16 @@ struct ForwardPassTests {
         let fixture = try Fixture("llama", numerics: numerics)
         let c = fixture.model.configuration
         var random = RandomFloats(state: 21)
-        func matrix(_ rows: Int, _ columns: Int) throws -> WeightMatrix {
-            let values = (0..<rows * columns).map { _ in random.next() * 0.1 }
-            return try values.withUnsafeBytes { try WeightMatrix(type: .f32, rows: rows, columns: columns, source: $0.baseAddress!, pool: fixture.pool) }
-        }
-        var deltas: [(layer: Int, projection: Projection, delta: Adapter.Delta)] = []
+        func values(_ count: Int) -> [Float] { (0..<count).map { _ in random.next() * 0.1 } }
+        var pairs: [LowRankPair] = []
         for layer in 0..<c.layerCount {
             for projection in Projection.allCases {
                 let shape = c.shape(of: projection)
-                deltas.append((layer, projection, Adapter.Delta(a: try matrix(4, shape.columns), b: try matrix(shape.rows, 4), scale: 2)))
+                pairs.append(
+                    LowRankPair(layer: layer, projection: projection, scale: 2, rank: 4, a: values(4 * shape.columns), b: values(shape.rows * 4)))
             }
         }
-        let adapter = Adapter(name: "test", version: 1, digest: "d", configuration: c, deltas: deltas)
+        let adapter = try Adapter(name: "test", version: 1, digest: "d", configuration: c, numerics: numerics, pairs: pairs)
         let prompt = ForwardPassTests.prompt(2, 40, c.vocabularySize)
         func segment(_ blocks: [Int32], _ adapters: AdapterSet) -> ForwardSegment {
             ForwardSegment(tokens: prompt, position: 0, blocks: blocks, adapters: adapters, logits: .last)

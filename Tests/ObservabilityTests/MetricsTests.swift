@@ -55,6 +55,18 @@ import Testing
         #expect(family.series("v0").value == 1)
     }
 
+    @Test func removedSeriesMakePlace() {
+        let registry = MetricsRegistry()
+        let family = registry.gauge("g", help: "G.", labels: ["name", "version"])
+        for index in 0..<MetricFamily<Gauge>.seriesLimit { family.series("n\(index % 2)", String(index)).set(Double(index)) }
+        family.remove { $0[0] == "n1" }
+        family.series("new", "1").set(7)
+        let text = String(decoding: registry.exposition(), as: UTF8.self)
+        #expect(!text.contains("n1") && text.contains("g{name=\"n0\",version=\"2\"} 2\n") && text.contains("g{name=\"new\",version=\"1\"} 7\n"))
+        // The series that was removed begins anew.
+        #expect(family.series("n1", "1").value == 0)
+    }
+
     @Test func manyThreads() async {
         let registry = MetricsRegistry()
         let counter = registry.counter("t_total", help: "T.").series()

@@ -137,7 +137,7 @@ import Testing
         #expect(error["param"]?.string == test.param)
         #expect(error["type"]?.string == (status == 404 ? "not_found_error" : "invalid_request_error"))
         let message = try #require(error["message"]?.string)
-        #expect(message.contains(test.message))
+        #expect(test.message.isEmpty || message.contains(test.message))
         #expect(message.utf8.count < 400)
         #expect(harness.engine.submissions.isEmpty)
     }

@@ -22,7 +22,7 @@ import Testing
         "model", "temperature", "top_p", "n", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options", "seed",
         "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "top_k", "min_p", "typical_p",
         "repetition_penalty", "repeat_last_n", "ignore_eos", "tools", "tool_choice", "response_format", "return_token_ids", "echo", "best_of",
-        "suffix", "user", "metadata", "shape", "",
+        "suffix", "user", "metadata", "shape", "", "lora", "lora", "safety_identifier",
     ]
 
     private static func value(_ random: inout Generator, depth: Int = 0) -> JSONValue {
@@ -33,7 +33,7 @@ import Testing
         case 3: .integer(.random(in: .min ... .max, using: &random))
         case 4: .number(.random(in: -3...3, using: &random))
         case 5: .number([1e300, -0.0, 1.5, 2e9, 9.3e18].randomElement(using: &random)!)
-        case 6: .string(["", "a", "none", "text", "tiny", "user", "assistant", "\u{0}\u{2028}é🙂"].randomElement(using: &random)!)
+        case 6: .string(["", "a", "none", "text", "tiny", "user", "assistant", "bot", "bot@1", "bot@latest", "\u{0}\u{2028}é🙂"].randomElement(using: &random)!)
         case 7: .string(String(repeating: "<|im_end|>", count: .random(in: 0...80, using: &random)))
         case 8: .integer(1)
         case 9: .array((0..<Int.random(in: 0...4, using: &random)).map { _ in value(&random, depth: depth + 1) })
@@ -41,7 +41,7 @@ import Testing
             .object(
                 JSONObject(
                     (0..<Int.random(in: 0...4, using: &random)).map { _ in
-                        (["role", "content", "type", "text", "65", "include_usage", "name"].randomElement(using: &random)!, value(&random, depth: depth + 1))
+                        (["role", "content", "type", "text", "65", "include_usage", "name", "id", "id", "scale"].randomElement(using: &random)!, value(&random, depth: depth + 1))
                     }))
         }
     }
@@ -57,7 +57,9 @@ import Testing
 
     @Test(arguments: ["/v1/chat/completions", "/v1/completions", "/tokenize", "/detokenize"]) func randomBodies(_ path: String) async throws {
         var random = Generator(state: UInt64(path.utf8.count))
-        let harness = try Harness()
+        let adapters = try FakeAdapters()
+        try adapters.add("bot", versions: 2)
+        let harness = try Harness(adapters: adapters)
         var accepted = 0
         for _ in 0..<1500 {
             var body = JSONObject()

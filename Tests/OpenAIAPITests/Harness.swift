@@ -1,3 +1,4 @@
+import Adapters
 import HTTPServing
 import HTTPTypes
 import Inference
@@ -152,14 +153,22 @@ final class Harness: Sendable {
     private let counter = Mutex<UInt64>(0)
 
     init(
-        engine: ScriptedEngine = ScriptedEngine(), models: [ServedModel]? = nil, configure: (inout APIConfiguration) -> Void = { _ in }
+        engine: ScriptedEngine = ScriptedEngine(), models: [ServedModel]? = nil, adapters: FakeAdapters? = nil, defaultAdapter: String? = nil,
+        configure: (inout APIConfiguration) -> Void = { _ in }
     ) throws {
         self.engine = engine
+        let models = try models ?? [TestModel.make()]
+        let resolver: any ModelResolver =
+            if let adapters {
+                AdapterModels(base: models[0], adapters: adapters, defaultAdapter: defaultAdapter.flatMap { AdapterReference($0) })
+            } else {
+                FixedModels(models)
+            }
         var configuration = APIConfiguration(version: "1.2.3")
         configure(&configuration)
         let clock = clock
         handlers = APIHandlers(
-            service: engine, models: FixedModels(try models ?? [TestModel.make()]), configuration: configuration, registry: registry,
+            service: engine, models: resolver, adapters: adapters, adapterFormats: .fake, configuration: configuration, registry: registry,
             logger: logs.logger(), now: { clock.now })
     }
 
@@ -175,8 +184,13 @@ final class Harness: Sendable {
         let id = ExchangeID.numbered(number)
         var head = HTTPRequest(method: method, scheme: "http", authority: "localhost", path: path)
         if let contentType { head.headerFields[.contentType] = contentType }
+        let halves = path.split(separator: "?", maxSplits: 1)
+        let query = (halves.dropFirst().first ?? "").split(separator: "&").map { pair in
+            let sides = pair.split(separator: "=", maxSplits: 1).map(String.init)
+            return (name: sides[0], value: sides.dropFirst().first ?? "")
+        }
         let request = IncomingRequest(
-            exchange: id, head: head, path: path, query: [], body: Array(body.utf8), requestID: "req-\(number)", receivedAt: clock.now)
+            exchange: id, head: head, path: String(halves[0]), query: query, body: Array(body.utf8), requestID: "req-\(number)", receivedAt: clock.now)
         await transport.perform { [handlers] transport in handlers.handle(request, on: transport) }
         await transport.runJobs()
         return id
@@ -189,6 +203,21 @@ final class Harness: Sendable {
     func response(_ id: ExchangeID) async -> RecordingTransport.Response {
         await transport.runJobs()
         return await transport.responses[id] ?? RecordingTransport.Response()
+    }
+
+    /// The whole response of a request that other threads work on.
+    func settled(_ id: ExchangeID) async -> RecordingTransport.Response {
+        while true {
+            let response = await response(id)
+            if response.isOver { return response }
+            await transport.waitForJob()
+        }
+    }
+
+    /// A form as a browser or curl sends it.
+    func upload(_ parts: [(name: String, content: String)]) async -> ExchangeID {
+        let body = parts.map { "--cut\r\nContent-Disposition: form-data; name=\"\($0.name)\"; filename=\"../../x\"\r\n\r\n\($0.content)\r\n" }.joined()
+        return await send(.post, "/v1/adapters", body + "--cut--\r\n", contentType: "multipart/form-data; boundary=cut")
     }
 
     func close(_ id: ExchangeID) async {

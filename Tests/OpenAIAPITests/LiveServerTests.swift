@@ -10,11 +10,16 @@ import Testing
 /// The API on the real server, over sockets.
 @Suite(.serialized) struct LiveServerTests {
     /// A server with a parrot for an engine; the body runs on a thread that may block.
-    private func withServer(contextLength: Int = 4096, _ body: @escaping @Sendable (Int, ParrotEngine) throws -> Void) async throws {
+    private func withServer(
+        contextLength: Int = 4096, adapters: FakeAdapters? = nil, uploadBytes: Int = 512 << 20, _ body: @escaping @Sendable (Int, ParrotEngine) throws -> Void
+    ) async throws {
         let engine = ParrotEngine(contextLength: contextLength)
+        let model = try TestModel.make(contextLength: contextLength)
+        var configuration = APIConfiguration(version: "1.2.3")
+        configuration.adapterUploadBytes = uploadBytes
+        let models: any ModelResolver = if let adapters { AdapterModels(base: model, adapters: adapters) } else { FixedModels([model]) }
         let api = APIServer(
-            service: engine, models: FixedModels([try TestModel.make(contextLength: contextLength)]), configuration: APIConfiguration(version: "1.2.3"),
-            registry: MetricsRegistry(), logger: LogLines().logger())
+            service: engine, models: models, adapters: adapters, configuration: configuration, registry: MetricsRegistry(), logger: LogLines().logger())
         let loop = try EventLoop(name: "test-http")
         let server = HTTPServer(loop: loop, configuration: HTTPServerConfiguration(), application: api)
         let port = try await server.listen(host: "127.0.0.1", port: 0)
@@ -76,6 +81,62 @@ import Testing
             let (head, body) = Self.split(try client.read())
             #expect(head.hasPrefix("HTTP/1.1 200 OK\r\n"))
             #expect(try JSONValue(parsing: Array(body.utf8))["count"] == 200_000)
+        }
+    }
+
+    private static func upload(_ port: Int, bytes: Int) throws -> (head: String, body: String) {
+        let form = "--cut\r\nContent-Disposition: form-data; name=\"name\"\r\n\r\nbot\r\n--cut\r\nContent-Disposition: form-data; name=\"gguf\"\r\n\r\n"
+            + String(repeating: "\r", count: bytes) + "\r\n--cut--"
+        let client = try RawClient(port: port)
+        try client.send(
+            "POST /v1/adapters HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=cut\r\nconnection: close\r\ncontent-length: \(form.utf8.count)\r\n\r\n")
+        // A server that refuses may close before it has read everything.
+        try? client.send(form)
+        return split(try client.read())
+    }
+
+    @Test func uploadsMayBeLargerThanOtherBodies() async throws {
+        try await withServer(adapters: FakeAdapters()) { port, _ in
+            let (head, body) = try Self.upload(port, bytes: 6 << 20)
+            // Such a file is no GGUF, which only somebody who has read all of it can tell.
+            #expect(head.hasPrefix("HTTP/1.1 422 "))
+            #expect(try JSONValue(parsing: Array(body.utf8))["error"]?["param"] == "gguf")
+        }
+    }
+
+    @Test func uploadsAreCapped() async throws {
+        try await withServer(adapters: FakeAdapters(), uploadBytes: 1000) { port, _ in
+            let large = try Self.upload(port, bytes: 2000)
+            #expect(large.head.hasPrefix("HTTP/1.1 413 "))
+            let small = try Self.upload(port, bytes: 200)
+            #expect(small.head.hasPrefix("HTTP/1.1 422 "))
+        }
+        // Without adapters nobody is made to send megabytes.
+        try await withServer { port, _ in
+            let client = try RawClient(port: port)
+            try client.send(
+                "POST /v1/adapters HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=cut\r\nexpect: 100-continue\r\ncontent-length: 99999999\r\n\r\n")
+            let (head, body) = Self.split(try client.read())
+            #expect(head.hasPrefix("HTTP/1.1 404 "))
+            #expect(try JSONValue(parsing: Array(body.utf8))["error"]?["code"] == "adapters_disabled")
+        }
+    }
+
+    @Test func anAdapterOverTheWire() async throws {
+        let adapters = try FakeAdapters()
+        try adapters.add("bot", versions: 2)
+        adapters.evict("bot", 2)
+        try await withServer(adapters: adapters) { port, _ in
+            for isStreamed in [false, true] {
+                let client = try RawClient(port: port)
+                try client.post("/v1/chat/completions", #"{"model":"bot","messages":[{"role":"user","content":"Hi"}],"max_tokens":5,"stream":\#(isStreamed)}"#)
+                let (head, body) = Self.split(try client.read())
+                #expect(head.hasPrefix("HTTP/1.1 200 OK\r\n") && head.contains("graft-adapter: bot\r\n") && head.contains("graft-adapter-version: 2\r\n"))
+                #expect(body.contains(#""model":"bot""#) && body.contains("Polly") == !isStreamed)
+            }
+            let client = try RawClient(port: port)
+            try client.send("DELETE /v1/models/bot%402 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            #expect(Self.split(try client.read()).body == #"{"id":"bot@2","object":"model","deleted":true}"#)
         }
     }
 

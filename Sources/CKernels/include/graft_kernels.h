@@ -69,6 +69,63 @@ typedef struct {
 
 graft_activation_layout graft_activation_layout_for(int64_t cols);
 
+// -------------------------------------------------------------------------------------------------------------- low rank
+
+// Low-rank adapters (LoRA, arXiv 2106.09685), applied unmerged in a step whose rows may each carry different ones:
+//
+//     y = W x + Σ over the row's adapters of weight · scale · B (A x)
+//
+// Projections that share their input form a stage (q, k, v; o; gate, up; down). Its A's are stacked into one matrix, so that h = A x is one
+// product per row, stage and adapter, made by the job that quantises the row. h is quantised with a scale per projection, and B h is added to
+// the base product while its sums are in registers: adapters cost no pass over y and no barrier.
+//
+// A is held as 8 bits with a scale per block of 32, B as 8 bits with a float scale per row. Per row the operations are fixed by the row's own
+// adapters, in their order; integer sums are exact, so all variants give equal bits.
+enum { GRAFT_LORA_PAIRS = 3, GRAFT_LORA_MAX_RANK = 256, GRAFT_LORA_RANK_STEP = 4 };
+
+typedef struct {
+    int32_t rank;    // rounded up to a multiple of 4; 0: the projection is left alone
+    int32_t offset;  // of its first row among the stacked rows of A
+    // Per 16 rows of B: float scale [16], LoRA's own included, then [rank/4][16 rows][4 columns] bytes u; v = scale (u - 128).
+    const uint8_t *b;
+} graft_lora_pair;
+
+typedef struct {
+    graft_panels a;  // GRAFT_PANEL_W8_HALF; rows 0: the adapter has nothing in this stage
+    graft_lora_pair pairs[GRAFT_LORA_PAIRS];
+} graft_lora_stage;
+
+// One adapter of a row: its stages by number (one more than there are, the last one empty), its weight, and where its h lies in the row's hidden bytes.
+typedef struct {
+    const graft_lora_stage *stages;
+    float weight;
+    int32_t hidden;
+} graft_lora_term;
+
+typedef struct {
+    int32_t first, count;  // terms
+} graft_lora_span;
+
+// The adapters of a step. rows NULL: none.
+typedef struct {
+    const graft_lora_span *rows;  // [tokens]
+    const graft_lora_term *terms;
+    int64_t term_count;
+    int64_t stage;
+    uint8_t *hidden;  // per term: float scale [4], int32 sum [4], int8 h [stacked rows]
+    int64_t hidden_stride;
+} graft_lora;
+
+// Bytes of one term's h over `stacked` rows of A.
+int64_t graft_lora_hidden_bytes(int64_t stacked);
+// A [rank, cols] becomes rows `offset` … of the stacked panels, each row multiplied by a power of two that brings it into half's range; the
+// exponents go to `exponents` [rank].
+void graft_lora_pack_a(const graft_panels *panels, int64_t offset, const float *a, int64_t rank, int32_t *exponents);
+// Bytes of B [rows, rank] as a pair holds it.
+int64_t graft_lora_b_bytes(int64_t rows, int64_t rank);
+// B with its columns divided by the same powers.
+void graft_lora_pack_b(const float *b, int64_t rows, int64_t rank, const int32_t *exponents, float scale, uint8_t *panels);
+
 // ---------------------------------------------------------------------------------------------------------------- matmul
 
 // y [token][ldy] = W x (+ bias) (+ y): one weight matrix of a fused projection.
@@ -77,6 +134,7 @@ typedef struct {
     const float *bias;  // [rows] or NULL
     float *y;
     int64_t ldy;
+    int32_t pair;  // its place in the adapters' stage; -1: none
 } graft_matmul_part;
 
 // Up to four matrices that share their input. `accumulate` adds to y (the residual stream) instead of overwriting it.
@@ -88,6 +146,7 @@ typedef struct {
     int64_t tokens;
     int32_t accumulate;
     int32_t quantised;  // 1: x holds quantised rows and no part is of a float kind; 0: float32 rows
+    graft_lora lora;
 } graft_matmul;
 
 // The work is split into units of two panels: unit u of the whole lies in the part that its index falls into.
@@ -166,6 +225,7 @@ typedef struct {
     uint8_t *quantised;
     int64_t stride, y_stride, quantised_stride, width;
     int32_t activation;
+    graft_lora lora;  // with quantised rows: h of each row as well
 } graft_gated;
 
 // y = x / sqrt(mean(x²) + eps) · weight per row; the result goes to `quantised` and/or `y` as above. With `residual` the
@@ -178,6 +238,7 @@ typedef struct {
     uint8_t *quantised;
     int64_t x_stride, y_stride, residual_stride, quantised_stride, width;
     float eps;
+    graft_lora lora;  // with quantised rows: h of each row as well
 } graft_norm;
 
 // ------------------------------------------------------------------------------------------------- embedding, rotary tables

@@ -194,6 +194,75 @@ void graft_panels_pack(const graft_panels *p, int type, const void *source, int6
     }
 }
 
+int64_t graft_lora_hidden_bytes(int64_t stacked) { return 32 + aligned(stacked); }
+
+// The largest magnitude of n finite numbers: positive floats are ordered as their bits are, and integers the compiler may compare in any order.
+static float largest_of(const float *x, int64_t n) {
+    int32_t largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t bits;
+        memcpy(&bits, x + i, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return float_of_bits((uint32_t)largest);
+}
+
+// u = round(x · factor) + 128, from 1 to 255: adding 1.5 · 2²³ rounds to an integer.
+static void quantise(const float *x, int n, float factor, uint8_t *u) {
+    for (int i = 0; i < n; i++) {
+        int32_t q = (int32_t)(x[i] * factor + 12582912.0f - 12582912.0f);
+        q = q > 127 ? 127 : q;
+        q = q < -127 ? -127 : q;
+        u[i] = (uint8_t)(q + 128);
+    }
+}
+
+void graft_lora_pack_a(const graft_panels *p, int64_t offset, const float *a, int64_t rank, int32_t *exponents) {
+    for (int64_t j = 0; j < rank; j++, a += p->cols) {
+        const float most = largest_of(a, p->cols);
+        const int exponent = most > 0 ? -ilogbf(most) : 0;
+        exponents[j] = exponent < 127 ? exponent : 127;
+        const float factor = ldexpf(1.0f, exponents[j]);
+        const int64_t row = offset + j, r = row % GRAFT_PANEL_ROWS;
+        uint8_t *to = p->data + row / GRAFT_PANEL_ROWS * p->panel_bytes;
+        for (int64_t b = 0; b < p->cols / GRAFT_BLOCK; b++) {
+            const float *x = a + b * GRAFT_BLOCK;
+            const uint16_t d = float_to_half(largest_of(x, GRAFT_BLOCK) * factor / 127.0f);
+            ((uint16_t *)(to + p->scale))[b * GRAFT_PANEL_ROWS + r] = d;
+            const float scale = half_to_float(d);
+            uint8_t u[GRAFT_BLOCK];
+            quantise(x, GRAFT_BLOCK, scale > 0 ? factor / scale : 0, u);
+            uint8_t *quants = to + p->quants + b * GRAFT_BLOCK * GRAFT_PANEL_ROWS + r * 4;
+            for (int k = 0; k < GRAFT_BLOCK; k += 4) memcpy(quants + k * GRAFT_PANEL_ROWS, u + k, 4);
+        }
+    }
+}
+
+static int64_t panels_of(int64_t rows) { return (rows + GRAFT_PANEL_ROWS - 1) / GRAFT_PANEL_ROWS; }
+
+int64_t graft_lora_b_bytes(int64_t rows, int64_t rank) { return panels_of(rows) * low_rank_panel_bytes((rank + 3) / 4 * 4); }
+
+void graft_lora_pack_b(const float *b, int64_t rows, int64_t rank, const int32_t *exponents, float scale, uint8_t *panels) {
+    const int64_t groups = (rank + 3) / 4, bytes = low_rank_panel_bytes(4 * groups);
+    float factor[GRAFT_LORA_MAX_RANK], x[GRAFT_LORA_MAX_RANK];
+    uint8_t u[GRAFT_LORA_MAX_RANK];
+    memset(u, 128, sizeof u);
+    for (int64_t j = 0; j < rank; j++) factor[j] = ldexpf(1.0f, -exponents[j]);
+    for (int64_t panel = 0; panel < panels_of(rows); panel++) {
+        memset(panels + panel * bytes, 0, 64);
+        memset(panels + panel * bytes + 64, 128, (size_t)bytes - 64);
+    }
+    for (int64_t i = 0; i < rows; i++, b += rank) {
+        for (int64_t j = 0; j < rank; j++) x[j] = b[j] * factor[j];
+        const float most = largest_of(x, rank), inverse = most > 0 ? 127.0f / most : 0;
+        uint8_t *panel = panels + i / GRAFT_PANEL_ROWS * bytes, *to = panel + 64 + i % GRAFT_PANEL_ROWS * 4;
+        ((float *)panel)[i % GRAFT_PANEL_ROWS] = most / 127.0f * scale;
+        quantise(x, (int)rank, inverse, u);
+        for (int64_t g = 0; g < groups; g++) memcpy(to + g * 64, u + 4 * g, 4);
+    }
+}
+
 void graft_panels_row(const graft_panels *p, int64_t row, float *dst) {
     const uint8_t *panel = p->data + row / GRAFT_PANEL_ROWS * p->panel_bytes;
     const int r = (int)(row % GRAFT_PANEL_ROWS);

@@ -149,21 +149,67 @@ static void NAME(expand_panel)(const graft_panels *p, int64_t index, int64_t beg
 
 // ---------------------------------------------------------------------------------------------------------------- matmul
 
-ALWAYS_INLINE void store_panel_result(const graft_matmul_part *part, int accumulate, int64_t panel, int64_t token, v16f sum) {
+// A float tile has at most FLOAT_TOKENS rows, a quantised one TILE_TOKENS, which is less.
+enum { FLOAT_SLAB = 128, FLOAT_TOKENS = 8 };
+
+// One adapter's share in one row of a tile.
+typedef struct {
+    const uint8_t *b, *q;
+    float *sum;
+    float scale;
+    int32_t q_sum, rank;
+} low_rank_share;
+
+ALWAYS_INLINE void add_low_rank_panel(const low_rank_share *share, int64_t panel, const int rank, float *sum) {
+    const uint8_t *b = share->b + panel * low_rank_panel_bytes(rank);
+    const v16i dot = NAME(low_rank_dot)(b + 64, share->q, rank, share->q_sum);
+    store16(sum, fma16(__builtin_convertvector(dot, v16f), load16((const float *)b) * splat(share->scale), load16(sum)));
+}
+
+// sums [count][tokens][16] += the adapters' share of `count` panels of the part's output: the rows' first adapters, then their second ones, …
+static __attribute__((noinline)) void NAME(add_low_rank)(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int count, int64_t token,
+                                                         int tokens, float *sums) {
+    const graft_lora_span *spans = m->lora.rows + token;
+    for (int i = 0;; i++) {
+        low_rank_share shares[FLOAT_TOKENS];
+        int found = 0, more = 0;
+        for (int t = 0; t < tokens; t++) {
+            if (i >= spans[t].count) continue;
+            more |= i + 1 < spans[t].count;
+            const graft_lora_term *term = &m->lora.terms[spans[t].first + i];
+            const graft_lora_pair *pair = &term->stages[m->lora.stage].pairs[part->pair];
+            if (pair->rank == 0) continue;
+            const uint8_t *h = m->lora.hidden + (token + t) * m->lora.hidden_stride + term->hidden;
+            shares[found++] = (low_rank_share){
+                pair->b, h + 32 + pair->offset, sums + t * GRAFT_PANEL_ROWS, ((const float *)h)[part->pair], ((const int32_t *)h)[4 + part->pair], pair->rank};
+        }
+        for (int p = 0; p < count; p++)
+            for (int k = 0; k < found; k++) {
+                float *sum = shares[k].sum + p * tokens * GRAFT_PANEL_ROWS;
+                switch (shares[k].rank) {
+                case 4: add_low_rank_panel(&shares[k], panel + p, 4, sum); break;
+                case 8: add_low_rank_panel(&shares[k], panel + p, 8, sum); break;
+                case 16: add_low_rank_panel(&shares[k], panel + p, 16, sum); break;
+                default: add_low_rank_panel(&shares[k], panel + p, shares[k].rank, sum);
+                }
+            }
+        if (!more) return;
+    }
+}
+
+ALWAYS_INLINE void store_panel_result(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, v16f sum) {
     const int64_t row = panel * GRAFT_PANEL_ROWS, left = part->weights.rows - row;
     float *y = part->y + token * part->ldy + row;
     if (left >= GRAFT_PANEL_ROWS) {
         if (part->bias) sum = sum + load16(part->bias + row);
-        store16(y, accumulate ? load16(y) + sum : sum);
+        store16(y, m->accumulate ? load16(y) + sum : sum);
         return;
     }
     for (int64_t i = 0; i < left; i++) {
         float value = part->bias ? sum[i] + part->bias[row + i] : sum[i];
-        y[i] = accumulate ? y[i] + value : value;
+        y[i] = m->accumulate ? y[i] + value : value;
     }
 }
-
-enum { FLOAT_SLAB = 128, FLOAT_TOKENS = 8 };
 
 // Float32 rows against one panel: each output is four running sums over k mod 4, added as (0 + 1) + (2 + 3).
 ALWAYS_INLINE void float_tile(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, const int tokens) {
@@ -184,8 +230,10 @@ ALWAYS_INLINE void float_tile(const graft_matmul *m, const graft_matmul_part *pa
         for (; k < end; k++)
             for (int t = 0; t < tokens; t++) sum[t][k % 4] = fma16(load16(slab + (k - begin) * 16), splat(x[t][k]), sum[t][k % 4]);
     }
-    for (int t = 0; t < tokens; t++)
-        store_panel_result(part, m->accumulate, panel, token + t, (sum[t][0] + sum[t][1]) + (sum[t][2] + sum[t][3]));
+    _Alignas(64) float totals[FLOAT_TOKENS][GRAFT_PANEL_ROWS];
+    for (int t = 0; t < tokens; t++) store16(totals[t], (sum[t][0] + sum[t][1]) + (sum[t][2] + sum[t][3]));
+    if (has_low_rank(m, part)) NAME(add_low_rank)(m, part, panel, 1, token, tokens, totals[0]);
+    for (int t = 0; t < tokens; t++) store_panel_result(m, part, panel, token + t, load16(totals[t]));
 }
 
 static void float_panel(const graft_matmul *m, const graft_matmul_part *part, int64_t panel) {
@@ -195,32 +243,35 @@ static void float_panel(const graft_matmul *m, const graft_matmul_part *part, in
     for (; t < m->tokens; t++) float_tile(m, part, panel, t, 1);
 }
 
-// All tokens first … last against panels `panel` and, if count is 2, `panel + 1`.
+// All tokens first … last against panels `panel` and, if count is 2, `panel + 1`. The tiles share the fetching of the panels that come next: all of
+// it at once would ask for more than the memory gives, and leave it idle afterwards.
 ALWAYS_INLINE void quantised_panels(const int kind, const graft_matmul *m, const graft_matmul_part *part, int64_t panel, const int count,
                                     int64_t first, int64_t last) {
-    int64_t t = first;
-    if (last - first >= TILE_TOKENS) {
-        NAME(tile)(kind, m, part, panel, count, t, TILE_TOKENS, 1);
-        for (t += TILE_TOKENS; t + TILE_TOKENS <= last; t += TILE_TOKENS) NAME(tile)(kind, m, part, panel, count, t, TILE_TOKENS, 0);
+#if TILE_TOKENS > 1
+    if (last - first == 1) {
+        // One row is bound by memory: panel after panel, so that the weights are one stream.
+        for (int i = 0; i < count; i++) NAME(tile)(kind, m, part, panel + i, 1, first, 1, 0, 1);
+        return;
     }
+#endif
+    const int64_t tiles = (last - first + TILE_TOKENS - 1) / TILE_TOKENS;
+    int64_t t = first, i = 0;
+    for (; t + TILE_TOKENS <= last; t += TILE_TOKENS, i++) NAME(tile)(kind, m, part, panel, count, t, TILE_TOKENS, i, tiles);
     switch (last - t) {
 #if TILE_TOKENS > 5
-    case 5: NAME(tile)(kind, m, part, panel, count, t, 5, 1); break;
+    case 5: NAME(tile)(kind, m, part, panel, count, t, 5, i, tiles); break;
 #endif
 #if TILE_TOKENS > 4
-    case 4: NAME(tile)(kind, m, part, panel, count, t, 4, 1); break;
+    case 4: NAME(tile)(kind, m, part, panel, count, t, 4, i, tiles); break;
 #endif
 #if TILE_TOKENS > 3
-    case 3: NAME(tile)(kind, m, part, panel, count, t, 3, 1); break;
+    case 3: NAME(tile)(kind, m, part, panel, count, t, 3, i, tiles); break;
 #endif
 #if TILE_TOKENS > 2
-    case 2: NAME(tile)(kind, m, part, panel, count, t, 2, 1); break;
+    case 2: NAME(tile)(kind, m, part, panel, count, t, 2, i, tiles); break;
 #endif
 #if TILE_TOKENS > 1
-    case 1:
-        // One row is bound by memory: panel after panel, so that the weights are one stream.
-        for (int i = 0; i < count; i++) NAME(tile)(kind, m, part, panel + i, 1, t, 1, 1);
-        break;
+    case 1: NAME(tile)(kind, m, part, panel, count, t, 1, i, tiles); break;
 #endif
     default: break;
     }
@@ -251,6 +302,7 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
     const graft_matmul *m = context;
     int64_t block = m->quantised ? TOKEN_BLOCK_BYTES / m->x_stride / TILE_TOKENS * TILE_TOKENS : m->tokens;
     if (block < TILE_TOKENS) block = TILE_TOKENS;
+    const int64_t all = graft_matmul_units(m);
     for (int64_t first = 0; first < m->tokens; first += block) {
         const int64_t last = first + block < m->tokens ? first + block : m->tokens;
         int64_t base = 0;
@@ -262,6 +314,11 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
             if (from < 0) from = 0;
             if (to > units) to = units;
             for (int64_t u = from; u < to; u++) {
+                if (has_low_rank(m, part) && first == 0) {
+                    if (u == from) prefetch_low_rank(&m->lora, part->pair, 2 * u, 2 * u + 1 < panels ? 2 : 1);
+                    if (u + 1 < units) prefetch_low_rank(&m->lora, part->pair, 2 * u + 2, 2 * u + 3 < panels ? 2 : 1);
+                    prefetch_next_stage(&m->lora, base - units + u, all);
+                }
                 const int count = 2 * u + 1 < panels ? 2 : 1;
                 if (!m->quantised) {
                     for (int j = 0; j < count; j++) float_panel(m, part, 2 * u + j);
@@ -318,6 +375,53 @@ static void NAME(quantize_row)(const float *x, int64_t cols, uint8_t *row) {
     }
 }
 
+enum { LORA_ROWS = 2 * TILE_TOKENS };
+
+// h [stacked] of one row and term, quantised with a scale per projection that has the adapter's weight in it.
+ALWAYS_INLINE void quantise_hidden(const graft_lora_term *term, const graft_lora_stage *stage, const float *h, uint8_t *hidden) {
+    for (int p = 0; p < GRAFT_LORA_PAIRS; p++) {
+        const graft_lora_pair *pair = &stage->pairs[p];
+        if (pair->rank == 0) continue;
+        const float *from = h + pair->offset;
+        float largest = 0;
+        for (int j = 0; j < pair->rank; j++) largest = fabsf(from[j]) > largest ? fabsf(from[j]) : largest;
+        const float inverse = largest > 0 ? 127.0f / largest : 0;
+        int8_t *q = (int8_t *)hidden + 32 + pair->offset;
+        int32_t sum = 0;
+        for (int j = 0; j < pair->rank; j++) {
+            // Adding 1.5 · 2²³ rounds to an integer.
+            const int32_t value = (int32_t)(from[j] * inverse + 12582912.0f - 12582912.0f);
+            q[j] = (int8_t)value;
+            sum += value;
+        }
+        ((float *)hidden)[p] = largest / 127.0f * term->weight;
+        ((int32_t *)hidden)[4 + p] = sum;
+    }
+}
+
+// h = A x for the quantised rows begin … end. Neighbours with the same adapters read A once.
+static void NAME(low_rank_hidden)(const graft_lora *lora, int64_t begin, int64_t end, const uint8_t *x, int64_t x_stride) {
+    _Alignas(64) float h[LORA_ROWS][GRAFT_LORA_PAIRS * GRAFT_LORA_MAX_RANK];
+    int64_t next;
+    for (int64_t row = begin; row < end; row = next) {
+        const graft_lora_span span = lora->rows[row];
+        next = row + 1;
+        while (next < end && next < row + LORA_ROWS && lora->rows[next].first == span.first && lora->rows[next].count == span.count) next++;
+        for (int i = 0; i < span.count; i++) {
+            const graft_lora_term *term = &lora->terms[span.first + i];
+            const graft_lora_stage *stage = &term->stages[lora->stage];
+            if (stage->a.rows == 0) continue;
+            const graft_matmul product = {
+                .parts = {{.weights = stage->a, .y = h[0], .ldy = sizeof h[0] / sizeof(float), .pair = -1}},
+                .part_count = 1, .x = x + row * x_stride, .x_stride = x_stride, .tokens = next - row, .quantised = 1};
+            const int64_t panels = panel_count(&stage->a);
+            for (int64_t panel = 0; panel < panels; panel += 2)
+                NAME(panels_GRAFT_PANEL_W8_HALF)(&product, &product.parts[0], panel, panel + 1 < panels ? 2 : 1, 0, next - row);
+            for (int64_t r = row; r < next; r++) quantise_hidden(term, stage, h[r - row], lora->hidden + r * lora->hidden_stride + term->hidden);
+        }
+    }
+}
+
 static float mean_of_squares(const float *x, int64_t n) {
     v16f sum = {};
     int64_t i = 0;
@@ -352,6 +456,7 @@ static void NAME(norm)(void *context, size_t begin, size_t end, int thread) {
         }
         if (a->quantised) NAME(quantize_row)(result, a->width, a->quantised + r * a->quantised_stride);
     }
+    if (a->lora.rows) NAME(low_rank_hidden)(&a->lora, (int64_t)begin, (int64_t)end, a->quantised, a->quantised_stride);
 }
 
 // silu(x) = x / (1 + e⁻ˣ); gelu(x) ≈ x / (1 + e⁻²ᵘ), u = √(2/π) (x + 0.044715 x³), which is the tanh form.
@@ -383,6 +488,7 @@ static void NAME(gated)(void *context, size_t begin, size_t end, int thread) {
         }
         if (a->quantised) NAME(quantize_row)(y, a->width, a->quantised + r * a->quantised_stride);
     }
+    if (a->lora.rows) NAME(low_rank_hidden)(&a->lora, (int64_t)begin, (int64_t)end, a->quantised, a->quantised_stride);
 }
 
 // ------------------------------------------------------------------------------------------------- rotary and cache write

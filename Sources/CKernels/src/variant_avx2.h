@@ -6,6 +6,7 @@
 
 #pragma clang diagnostic ignored "-Wpsabi"
 typedef float half_lanes __attribute__((vector_size(64)));
+typedef int32_t int_lanes __attribute__((vector_size(64)));
 
 ALWAYS_INLINE half_lanes load_half16(const uint16_t *p) {
     __m256 low = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), high = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p + 1));
@@ -26,7 +27,8 @@ ALWAYS_INLINE void store_half16(uint16_t *p, half_lanes v) {
 #define AVX2_JOIN(a, b) AVX2_JOIN2(a, b)
 #define LOCAL(x) AVX2_JOIN(VARIANT, x)
 
-static void LOCAL(store_result)(const graft_matmul_part *part, int accumulate, int64_t panel, int64_t token, __m256 low, __m256 high);
+static void LOCAL(store_result)(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, __m256 low, __m256 high);
+static void LOCAL(add_low_rank)(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int count, int64_t token, int tokens, float *sums);
 
 // Four columns from k of 8 rows (half 0: rows 0…7, half 1: rows 8…15) as unsigned bytes.
 ALWAYS_INLINE __m256i LOCAL(load_quants)(const int kind, const graft_panels *w, const uint8_t *data, int64_t k, int half) {
@@ -39,6 +41,18 @@ ALWAYS_INLINE __m256i LOCAL(broadcast4)(const uint8_t *p) {
     int32_t word;
     memcpy(&word, p, sizeof word);
     return _mm256_set1_epi32(word);
+}
+
+// Σ (u - 128) q for 16 rows of an adapter's B; `sum` is Σ q.
+ALWAYS_INLINE int_lanes LOCAL(low_rank_dot)(const uint8_t *b, const uint8_t *q, int rank, int32_t sum) {
+    __m256i dot[2];
+    dot[0] = dot[1] = _mm256_set1_epi32(LOCAL(start)(GRAFT_PANEL_W8_HALF, 128, sum));
+    for (int j = 0; j < rank; j += 4)
+        for (int h = 0; h < 2; h++)
+            dot[h] = LOCAL(dot4)(GRAFT_PANEL_W8_HALF, 128, dot[h], _mm256_load_si256((const __m256i *)(b + j * 16) + h), LOCAL(broadcast4)(q + j));
+    int_lanes both;
+    memcpy(&both, dot, sizeof both);
+    return both;
 }
 
 ALWAYS_INLINE void LOCAL(scales)(const int kind, const graft_panels *w, const uint8_t *panel, int64_t sub, int half, __m256 *scale, __m256 *offset) {
@@ -55,8 +69,8 @@ ALWAYS_INLINE void LOCAL(scales)(const int kind, const graft_panels *w, const ui
 }
 
 ALWAYS_INLINE void LOCAL(tile)(const int kind, const graft_matmul *m, const graft_matmul_part *part, int64_t panel, const int count, int64_t token,
-                               const int tokens, const int prefetches) {
-    (void)prefetches;
+                               const int tokens, int64_t fetch, int64_t fetches) {
+    (void)fetch, (void)fetches;
     const graft_panels *w = &part->weights;
     const graft_activation_layout a = graft_activation_layout_for(w->cols);
     const int size = panel_sub_block(kind);
@@ -91,7 +105,13 @@ ALWAYS_INLINE void LOCAL(tile)(const int kind, const graft_matmul *m, const graf
                 }
             }
         }
-        for (int t = 0; t < tokens; t++) LOCAL(store_result)(part, m->accumulate, panel + p, token + t, sum[0][t], sum[1][t]);
+        if (has_low_rank(m, part)) {
+            _Alignas(64) float sums[TILE_TOKENS][GRAFT_PANEL_ROWS];
+            for (int t = 0; t < tokens; t++) _mm256_store_ps(sums[t], sum[0][t]), _mm256_store_ps(sums[t] + 8, sum[1][t]);
+            LOCAL(add_low_rank)(m, part, panel + p, 1, token, tokens, sums[0]);
+            for (int t = 0; t < tokens; t++) sum[0][t] = _mm256_load_ps(sums[t]), sum[1][t] = _mm256_load_ps(sums[t] + 8);
+        }
+        for (int t = 0; t < tokens; t++) LOCAL(store_result)(m, part, panel + p, token + t, sum[0][t], sum[1][t]);
     }
 }
 
@@ -111,9 +131,9 @@ static void LOCAL(panel_dots)(const graft_panels *w, int64_t panel, const uint8_
 
 #include "variant.h"
 
-static void LOCAL(store_result)(const graft_matmul_part *part, int accumulate, int64_t panel, int64_t token, __m256 low, __m256 high) {
+static void LOCAL(store_result)(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, __m256 low, __m256 high) {
     v16f sum;
     memcpy(&sum, &low, 32);
     memcpy((char *)&sum + 32, &high, 32);
-    store_panel_result(part, accumulate, panel, token, sum);
+    store_panel_result(m, part, panel, token, sum);
 }

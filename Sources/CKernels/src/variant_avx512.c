@@ -13,6 +13,7 @@
 
 #pragma clang diagnostic ignored "-Wpsabi"
 typedef float half_lanes __attribute__((vector_size(64)));
+typedef int32_t int_lanes __attribute__((vector_size(64)));
 
 ALWAYS_INLINE half_lanes load_half16(const uint16_t *p) { return (half_lanes)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 
@@ -20,12 +21,20 @@ ALWAYS_INLINE void store_half16(uint16_t *p, half_lanes v) {
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph((__m512)v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
 
-static void store_result_avx512(const graft_matmul_part *part, int accumulate, int64_t panel, int64_t token, __m512 sum);
+static void store_result_avx512(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, __m512 sum);
+static void avx512_add_low_rank(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int count, int64_t token, int tokens, float *sums);
 
 ALWAYS_INLINE __m512i broadcast4(const uint8_t *p) {
     int32_t word;
     memcpy(&word, p, sizeof word);
     return _mm512_set1_epi32(word);
+}
+
+// Σ (u - 128) q for 16 rows of an adapter's B; `sum` is Σ q.
+ALWAYS_INLINE int_lanes avx512_low_rank_dot(const uint8_t *b, const uint8_t *q, int rank, int32_t sum) {
+    __m512i dot = _mm512_set1_epi32(-128 * sum);
+    for (int j = 0; j < rank; j += 4) dot = _mm512_dpbusd_epi32(dot, _mm512_load_si512(b + j * 16), broadcast4(q + j));
+    return (int_lanes)dot;
 }
 
 // Scale and (negated where the format subtracts it) minimum of 16 rows for the block or sub-block `sub`.
@@ -49,25 +58,35 @@ ALWAYS_INLINE void scales_avx512(const int kind, const graft_panels *w, const ui
 // `tokens` rows against `count` panels: the sums of a block stay integers in registers, then join the float sums with one fused
 // multiply-add (two with a minimum).
 //
-// The first tile to meet a panel fetches the panels that come next: they follow `count` panels further on in memory, and a panel is
+// The tile fetches share `fetch` of `fetches` of the panels that come next: they follow `count` panels further on in memory, and a panel is
 // too short for the hardware to find its streams.
 ALWAYS_INLINE void avx512_tile(const int kind, const graft_matmul *m, const graft_matmul_part *part, int64_t panel, const int count, int64_t token,
-                               const int tokens, const int prefetches) {
+                               const int tokens, int64_t fetch, int64_t fetches) {
     const graft_panels *w = &part->weights;
     const graft_activation_layout a = graft_activation_layout_for(w->cols);
     const uint8_t *data[2], *x[TILE_TOKENS];
     for (int p = 0; p < count; p++) data[p] = w->data + (panel + p) * w->panel_bytes;
     for (int t = 0; t < tokens; t++) x[t] = (const uint8_t *)m->x + (token + t) * m->x_stride;
-    const int64_t ahead = count * w->panel_bytes;
-    if (prefetches)
-        for (int p = 0; p < count; p++)
-            for (int64_t line = 0; line < w->quants; line += 64) __builtin_prefetch(data[p] + ahead + line);
+    const int64_t ahead = count * w->panel_bytes, scale_lines = w->quants / 64;
+    for (int p = 0; p < count; p++)
+        for (int64_t line = scale_lines * fetch / fetches; line < scale_lines * (fetch + 1) / fetches; line++)
+            __builtin_prefetch(data[p] + ahead + 64 * line);
+    const int64_t blocks = w->cols / GRAFT_BLOCK, block_bytes = panel_is_w4(kind) ? 256 : 512;
+    int64_t fetched = blocks * fetch, due = 0;
     __m512 sum[2][TILE_TOKENS];
     for (int p = 0; p < count; p++)
         for (int t = 0; t < tokens; t++) sum[p][t] = _mm512_setzero_ps();
     const int halves = panel_is_k16(kind) ? 2 : 1;
     const __m512i low = _mm512_set1_epi8(15);
-    for (int64_t b = 0; b < w->cols / GRAFT_BLOCK; b++) {
+    for (int64_t b = 0; b < blocks; b++) {
+        // Block (blocks · fetch + b) / fetches of the next panels, as soon as that is a new one.
+        if (due-- == 0) {
+            due = fetches - 1;
+            for (int p = 0; p < count; p++)
+                for (int64_t line = 0; line < block_bytes; line += 64)
+                    __builtin_prefetch(data[p] + ahead + w->quants + fetched / fetches * block_bytes + line);
+        }
+        fetched++;
         for (int h = 0; h < halves; h++) {
             __m512i dot[2][TILE_TOKENS];
             for (int t = 0; t < tokens; t++) {
@@ -81,7 +100,6 @@ ALWAYS_INLINE void avx512_tile(const int kind, const graft_matmul *m, const graf
                     for (int p = 0; p < count; p++) {
                         const uint8_t *line = data[p] + w->quants + b * 256 + g * 64;
                         const __m512i pair = _mm512_load_si512(line);
-                        if (prefetches) __builtin_prefetch(line + ahead);
                         even[p] = _mm512_and_si512(pair, low);
                         odd[p] = _mm512_and_si512(_mm512_srli_epi16(pair, 4), low);
                     }
@@ -97,7 +115,6 @@ ALWAYS_INLINE void avx512_tile(const int kind, const graft_matmul *m, const graf
                     for (int p = 0; p < count; p++) {
                         const uint8_t *line = data[p] + w->quants + b * 512 + g * 64;
                         u[p] = _mm512_load_si512(line);
-                        if (prefetches) __builtin_prefetch(line + ahead);
                     }
                     for (int t = 0; t < tokens; t++) {
                         const __m512i q = broadcast4(x[t] + b * 32 + g * 4);
@@ -119,8 +136,16 @@ ALWAYS_INLINE void avx512_tile(const int kind, const graft_matmul *m, const graf
             }
         }
     }
+    if (has_low_rank(m, part)) {
+        _Alignas(64) float sums[2 * TILE_TOKENS][GRAFT_PANEL_ROWS];
+        for (int p = 0; p < count; p++)
+            for (int t = 0; t < tokens; t++) _mm512_store_ps(sums[p * tokens + t], sum[p][t]);
+        avx512_add_low_rank(m, part, panel, count, token, tokens, sums[0]);
+        for (int p = 0; p < count; p++)
+            for (int t = 0; t < tokens; t++) sum[p][t] = _mm512_load_ps(sums[p * tokens + t]);
+    }
     for (int p = 0; p < count; p++)
-        for (int t = 0; t < tokens; t++) store_result_avx512(part, m->accumulate, panel + p, token + t, sum[p][t]);
+        for (int t = 0; t < tokens; t++) store_result_avx512(m, part, panel + p, token + t, sum[p][t]);
 }
 
 static void avx512_panel_dots(const graft_panels *w, int64_t panel, const uint8_t *row, int32_t *dots) {
@@ -141,8 +166,8 @@ static void avx512_panel_dots(const graft_panels *w, int64_t panel, const uint8_
 
 #include "variant.h"
 
-static void store_result_avx512(const graft_matmul_part *part, int accumulate, int64_t panel, int64_t token, __m512 sum) {
-    store_panel_result(part, accumulate, panel, token, (v16f)sum);
+static void store_result_avx512(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, __m512 sum) {
+    store_panel_result(m, part, panel, token, (v16f)sum);
 }
 
 const graft_kernels *const graft_variant_avx512 = &avx512_kernels;

@@ -11,6 +11,7 @@
 
 #pragma clang diagnostic ignored "-Wpsabi"
 typedef float half_lanes __attribute__((vector_size(64)));
+typedef int32_t int_lanes __attribute__((vector_size(64)));
 
 ALWAYS_INLINE half_lanes load_half16(const uint16_t *p) {
     half_lanes v;
@@ -22,7 +23,16 @@ ALWAYS_INLINE void store_half16(uint16_t *p, half_lanes v) {
     for (int i = 0; i < 16; i++) p[i] = float_to_half(v[i]);
 }
 
-static void generic_store_result(const graft_matmul_part *part, int accumulate, int64_t panel, int64_t token, const float *sum);
+static void generic_store_result(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, const float *sum);
+static void generic_add_low_rank(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int count, int64_t token, int tokens, float *sums);
+
+static int_lanes generic_low_rank_dot(const uint8_t *b, const uint8_t *q, int rank, int32_t sum) {
+    (void)sum;
+    int_lanes dot = {};
+    for (int j = 0; j < rank; j++)
+        for (int r = 0; r < GRAFT_PANEL_ROWS; r++) dot[r] += (b[j / 4 * 64 + r * 4 + j % 4] - 128) * ((const int8_t *)q)[j];
+    return dot;
+}
 
 static int32_t block_dot(const graft_panels *w, const uint8_t *data, int r, const int8_t *q, int64_t begin, int64_t end) {
     int32_t dot = 0;
@@ -31,8 +41,8 @@ static int32_t block_dot(const graft_panels *w, const uint8_t *data, int r, cons
 }
 
 static void generic_tile(const int kind, const graft_matmul *m, const graft_matmul_part *part, int64_t panel, const int count, int64_t token,
-                         const int tokens, const int prefetches) {
-    (void)tokens, (void)prefetches;
+                         const int tokens, int64_t fetch, int64_t fetches) {
+    (void)tokens, (void)fetch, (void)fetches;
     const graft_panels *w = &part->weights;
     const graft_activation_layout a = graft_activation_layout_for(w->cols);
     const uint8_t *x = (const uint8_t *)m->x + token * m->x_stride;
@@ -49,7 +59,8 @@ static void generic_tile(const int kind, const graft_matmul *m, const graft_matm
                 if (panel_has_min(kind)) sum[r] = fmaf(offset, ds, sum[r]);
             }
         }
-        generic_store_result(part, m->accumulate, panel + p, token, sum);
+        if (has_low_rank(m, part)) generic_add_low_rank(m, part, panel + p, 1, token, 1, sum);
+        generic_store_result(m, part, panel + p, token, sum);
     }
 }
 
@@ -62,8 +73,8 @@ static void generic_panel_dots(const graft_panels *w, int64_t panel, const uint8
 
 #include "variant.h"
 
-static void generic_store_result(const graft_matmul_part *part, int accumulate, int64_t panel, int64_t token, const float *sum) {
-    store_panel_result(part, accumulate, panel, token, load16(sum));
+static void generic_store_result(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, const float *sum) {
+    store_panel_result(m, part, panel, token, load16(sum));
 }
 
 const graft_kernels *const graft_variant_generic = &generic_kernels;

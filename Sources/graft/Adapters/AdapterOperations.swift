@@ -1,0 +1,133 @@
+import Adapters
+import InstructionStore
+import JSON
+import OpenAIAPI
+
+/// What `graft adapters` does, on the files themselves or through the server that holds them. Adapters and versions are the API's JSON objects.
+protocol AdapterOperations {
+    func list() throws -> [JSONValue]
+    func show(_ name: String) throws -> JSONValue
+    /// - Returns: the new version.
+    func publish(_ files: [ExportedAdapter.File], as name: String, promote: Bool) throws -> JSONValue
+    func export(_ reference: AdapterReference, as format: AdapterFormat) throws -> [ExportedAdapter.File]
+    func promote(_ name: String, number: Int?, share: Double?) throws -> JSONValue
+    func rollback(_ name: String) throws -> JSONValue
+    func setPinned(_ name: String, _ isPinned: Bool) throws -> JSONValue
+    func delete(_ reference: AdapterReference) throws
+}
+
+/// Works on the adapters themselves: no server runs.
+struct LocalAdapters: AdapterOperations {
+    let service: any AdapterService
+    /// Held as long as this works on it.
+    private let data: DataDirectory
+    private let owner = Owner.local
+
+    init(_ service: any AdapterService, holding data: DataDirectory) {
+        self.service = service
+        self.data = data
+    }
+
+    func list() throws -> [JSONValue] { service.records(owner: owner).map { AdapterObjects(service).adapter($0) } }
+
+    func show(_ name: String) throws -> JSONValue {
+        guard let record = service.record(named: name, owner: owner) else { throw unknown(name) }
+        return AdapterObjects(service).adapter(record)
+    }
+
+    func publish(_ files: [ExportedAdapter.File], as name: String, promote: Bool) throws -> JSONValue {
+        let (content, source) = try AdapterContent.read(files, base: service.base.configuration)
+        return AdapterObjects(service).version(try service.publish(content, as: name, owner: owner, source: source, promote: promote))
+    }
+
+    func export(_ reference: AdapterReference, as format: AdapterFormat) throws -> [ExportedAdapter.File] {
+        guard let version = service.resolve(reference, owner: owner, stickyKey: nil) else { throw unknown(reference.description) }
+        return try service.export(version, as: format).files
+    }
+
+    func promote(_ name: String, number: Int?, share: Double?) throws -> JSONValue {
+        AdapterObjects(service).adapter(try service.promote(name, number: number, share: share, owner: owner))
+    }
+
+    func rollback(_ name: String) throws -> JSONValue { AdapterObjects(service).adapter(try service.rollback(name, owner: owner)) }
+
+    func setPinned(_ name: String, _ isPinned: Bool) throws -> JSONValue {
+        AdapterObjects(service).adapter(try service.setPinned(name, isPinned, owner: owner))
+    }
+
+    func delete(_ reference: AdapterReference) throws {
+        let number: Int? = switch reference.selector {
+        case .promoted: nil
+        case .number(let number): number
+        case .latest: service.resolve(reference, owner: owner, stickyKey: nil)?.number ?? 0
+        }
+        try service.delete(reference.name, number: number, owner: owner)
+    }
+
+    private func unknown(_ name: String) -> CommandError {
+        let names = service.records(owner: owner).map(\.name)
+        let near = nearestName(to: name, among: names).map { ": did you mean \($0)?" } ?? "; `graft adapters list` shows those that are"
+        return CommandError("there is no adapter '\(TerminalText.oneLine(name))'\(near)")
+    }
+}
+
+/// Asks the running server.
+struct RemoteAdapters: AdapterOperations {
+    let server: RunningServer
+
+    func list() throws -> [JSONValue] { try json(server.request("GET", "/v1/adapters"))["data"]?.array ?? [] }
+    func show(_ name: String) throws -> JSONValue { try json(server.request("GET", path(name))) }
+
+    func publish(_ files: [ExportedAdapter.File], as name: String, promote: Bool) throws -> JSONValue {
+        // The server tells formats by content; here only the names of the form's fields are chosen.
+        let boundary = "graft-" + String(UInt64.random(in: .min ... .max), radix: 36)
+        var body: [UInt8] = []
+        func add(_ field: String, filename: String? = nil, _ bytes: [UInt8]) {
+            body += Array("--\(boundary)\r\ncontent-disposition: form-data; name=\"\(field)\"\(filename.map { "; filename=\"\($0)\"" } ?? "")\r\n\r\n".utf8)
+            body += bytes
+            body += Array("\r\n".utf8)
+        }
+        add("name", Array(name.utf8))
+        add("promote", Array("\(promote)".utf8))
+        for file in files {
+            let field = if files.count > 1 { file.name.hasSuffix(".json") ? "adapter_config" : "adapter_model" } else { file.bytes.starts(with: Array("GGUF".utf8)) ? "gguf" : "archive" }
+            add(field, filename: field, file.bytes)
+        }
+        body += Array("--\(boundary)--\r\n".utf8)
+        return try json(server.request("POST", "/v1/adapters", contentType: "multipart/form-data; boundary=\(boundary)", body: body))
+    }
+
+    func export(_ reference: AdapterReference, as format: AdapterFormat) throws -> [ExportedAdapter.File] {
+        let response = try checked(server.request("GET", path(reference.description) + "/export?format=\(format.rawValue)"))
+        guard format == .peft else { return [ExportedAdapter.File(name: reference.name + ".gguf", bytes: response.body)] }
+        let files = try AdapterArchive.read(response.body)
+        return [
+            ExportedAdapter.File(name: AdapterArchive.configName, bytes: files.config), ExportedAdapter.File(name: AdapterArchive.weightsName, bytes: files.weights),
+        ]
+    }
+
+    func promote(_ name: String, number: Int?, share: Double?) throws -> JSONValue {
+        var body = JSONObject()
+        if let number { body["version"] = .integer(Int64(number)) }
+        if let share { body["share"] = .number(share) }
+        return try post(path(name) + "/promote", .object(body))
+    }
+
+    func rollback(_ name: String) throws -> JSONValue { try post(path(name) + "/rollback", [:]) }
+    func setPinned(_ name: String, _ isPinned: Bool) throws -> JSONValue { try post(path(name) + "/pin", ["pinned": .bool(isPinned)]) }
+    func delete(_ reference: AdapterReference) throws { _ = try checked(server.request("DELETE", path(reference.description))) }
+
+    private func path(_ name: String) -> String { "/v1/adapters/" + name.replacing("@", with: "%40") }
+
+    private func post(_ path: String, _ body: JSONValue) throws -> JSONValue {
+        try json(server.request("POST", path, contentType: "application/json", body: body.serialized()))
+    }
+
+    private func json(_ response: RunningServer.Response) throws -> JSONValue { try checked(response).json() }
+
+    private func checked(_ response: RunningServer.Response) throws -> RunningServer.Response {
+        guard response.status >= 300 else { return response }
+        let message = (try? response.json())?["error"]?["message"]?.string ?? "status \(response.status)"
+        throw CommandError("\(message) (the server at \(server.address) answered)")
+    }
+}

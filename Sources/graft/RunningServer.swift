@@ -1,0 +1,113 @@
+import Glibc
+import JSON
+
+/// The server that holds the data directory, asked over HTTP from this machine: one request, one connection.
+struct RunningServer {
+    struct Response {
+        var status: Int
+        var body: [UInt8]
+
+        func json() throws -> JSONValue { try JSONValue(parsing: body) }
+    }
+
+    let address: String
+    private let host: String
+    private let port: String
+
+    /// - Parameter address: as the server announced it, such as `http://127.0.0.1:8080`.
+    init(address: String) throws {
+        self.address = address
+        guard address.hasPrefix("http://"), let colon = address.lastIndex(of: ":"), UInt16(address[address.index(after: colon)...]) != nil else {
+            throw CommandError("the running server's address is '\(TerminalText.oneLine(address))', expected http://host:port")
+        }
+        port = String(address[address.index(after: colon)...])
+        host = String(address[..<colon].dropFirst("http://".count)).replacing("[", with: "").replacing("]", with: "")
+    }
+
+    /// - Returns: whatever the server answered, errors included.
+    func request(_ method: String, _ path: String, contentType: String? = nil, body: [UInt8] = []) throws -> Response {
+        let socket = try connect()
+        defer { close(socket) }
+        let name = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
+        var head = "\(method) \(path) HTTP/1.1\r\nhost: \(name)\r\nconnection: close\r\naccept-encoding: identity\r\n"
+        if let contentType { head += "content-type: \(contentType)\r\n" }
+        if !body.isEmpty || method == "POST" { head += "content-length: \(body.count)\r\n" }
+        // A refusal may come before all is sent; then the answer says more than the failed write.
+        let failure = send(Array((head + "\r\n").utf8), to: socket) ?? send(body, to: socket)
+        let answer = try receive(from: socket)
+        guard !answer.isEmpty else {
+            throw CommandError("the server at \(address) closed the connection without an answer\(failure.map { " (\($0))" } ?? ""); its log may say why")
+        }
+        return try RunningServer.parse(answer, from: address)
+    }
+
+    private func connect() throws -> Int32 {
+        var hints = addrinfo()
+        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
+        var found: UnsafeMutablePointer<addrinfo>?
+        guard getaddrinfo(host, port, &hints, &found) == 0 else { throw CommandError("the running server's address \(address) cannot be resolved") }
+        defer { freeaddrinfo(found) }
+        var reason: Int32 = 0
+        var next = found
+        while let candidate = next {
+            let descriptor = socket(candidate.pointee.ai_family, candidate.pointee.ai_socktype | Int32(SOCK_CLOEXEC.rawValue), 0)
+            if descriptor >= 0 {
+                if Glibc.connect(descriptor, candidate.pointee.ai_addr, candidate.pointee.ai_addrlen) == 0 { return descriptor }
+                reason = errno
+                close(descriptor)
+            }
+            next = candidate.pointee.ai_next
+        }
+        throw CommandError("the server at \(address) holds the data directory but cannot be reached: \(String(cString: strerror(reason)))")
+    }
+
+    /// - Returns: what went wrong, if anything did.
+    private func send(_ bytes: [UInt8], to socket: Int32) -> String? {
+        var sent = 0
+        while sent < bytes.count {
+            let count = bytes.withUnsafeBytes { Glibc.send(socket, $0.baseAddress! + sent, bytes.count - sent, Int32(MSG_NOSIGNAL)) }
+            if count > 0 {
+                sent += count
+            } else if errno != EINTR {
+                return String(cString: strerror(errno))
+            }
+        }
+        return nil
+    }
+
+    private func receive(from socket: Int32) throws -> [UInt8] {
+        var answer: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 1 << 16)
+        while true {
+            let count = recv(socket, &chunk, chunk.count, 0)
+            if count > 0 {
+                answer += chunk[..<count]
+            } else if count == 0 || errno != EINTR {
+                // A reset after the answer is an end like any other.
+                return answer
+            }
+        }
+    }
+
+    /// A whole response of this project's own server: never chunked, because no route that is asked here streams.
+    package static func parse(_ answer: [UInt8], from address: String) throws -> Response {
+        let unexpected = CommandError("the server at \(address) gave an answer that is not HTTP; is it Graft that listens there?")
+        guard let end = firstIndex(of: Array("\r\n\r\n".utf8), in: answer) else { throw unexpected }
+        let lines = String(decoding: answer[..<end], as: UTF8.self).split(separator: "\r\n")
+        let words = lines.first?.split(separator: " ") ?? []
+        guard words.count >= 2, words[0].hasPrefix("HTTP/1."), let status = Int(words[1]) else { throw unexpected }
+        var body = Array(answer[(end + 4)...])
+        for line in lines.dropFirst() where line.lowercased().hasPrefix("content-length:") {
+            guard let count = Int(line.dropFirst("content-length:".count).filter { $0 != " " }), count >= 0, body.count >= count else {
+                throw CommandError("the server at \(address) closed the connection inside its answer")
+            }
+            body = Array(body[..<count])
+        }
+        return Response(status: status, body: body)
+    }
+
+    private static func firstIndex(of pattern: [UInt8], in bytes: [UInt8]) -> Int? {
+        guard bytes.count >= pattern.count else { return nil }
+        return (0...bytes.count - pattern.count).first { bytes[$0..<$0 + pattern.count].elementsEqual(pattern) }
+    }
+}
