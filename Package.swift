@@ -75,7 +75,7 @@ let package = Package(
             name: "AdaptersTests", dependencies: ["Adapters", "InstructionStore", "Modeling", "GGUF", "Kernels", "JSON", "TLS", "TestSupport"], exclude: ["Fixtures"]),
         .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", httpTypes]),
         .testTarget(
-            name: "InferenceTests", dependencies: ["Inference", "Modeling", "Tokenization", "GGUF", "Kernels", "TestSupport"], exclude: ["Fixtures"]),
+            name: "InferenceTests", dependencies: ["Inference", "Adapters", "Modeling", "Tokenization", "GGUF", "Kernels", "TestSupport"], exclude: ["Fixtures"]),
         .testTarget(
             name: "OpenAIAPITests",
             dependencies: [

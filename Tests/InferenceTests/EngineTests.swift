@@ -154,30 +154,10 @@ struct EngineTests {
         await engine.shutdown()
     }
 
-    /// Random low-rank pairs on every projection; `seed` makes them.
-    static func adapter(_ fixture: Fixture, _ name: String, seed: UInt64, rank: Int, strength: Float) throws -> Adapter {
-        let c = fixture.model.configuration
-        var state = seed
-        func values(_ count: Int, _ size: Float) -> [Float] {
-            (0..<count).map { _ in
-                state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
-                return Float(Int32(truncatingIfNeeded: state >> 32)) * 0x1p-31 * size
-            }
-        }
-        let pairs = (0..<c.layerCount).flatMap { layer in
-            Projection.allCases.map { projection in
-                let shape = c.shape(of: projection)
-                return LowRankPair(
-                    layer: layer, projection: projection, scale: 1, rank: rank, a: values(rank * shape.columns, 0.05), b: values(shape.rows * rank, strength))
-            }
-        }
-        return try Adapter(name: name, version: 1, digest: "digest-\(seed)", configuration: c, numerics: .fast, pairs: pairs)
-    }
-
     /// Sixteen requests over eight adapters, the base and blends, greedy, in one batch: each gets the answer, and all the log-probabilities, that it gets alone.
     @Test func requestsOverManyAdaptersAnswerAsEachAlone() async throws {
         guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
-        let adapters = try (0..<8).map { try EngineTests.adapter(fixture, "adapter-\($0)", seed: UInt64($0 + 1), rank: [16, 4, 8, 1, 16, 32, 7, 64][$0], strength: 0.03) }
+        let adapters = try (0..<8).map { try randomAdapter(fixture.model.configuration, "adapter-\($0)", seed: UInt64($0 + 1), rank: [16, 4, 8, 1, 16, 32, 7, 64][$0], strength: 0.03) }
         var requests = EngineTests.requests(fixture, count: 16)
         for i in requests.indices {
             requests[i].sampling.temperature = 0
@@ -212,7 +192,7 @@ struct EngineTests {
     /// Keys and values belong to the adapter that made them: a warm prefix is found again under the same content and weight only, whatever its name.
     @Test func prefixesAreNotSharedBetweenAdapters() async throws {
         guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
-        let red = try EngineTests.adapter(fixture, "colour", seed: 1, rank: 8, strength: 0.05), blue = try EngineTests.adapter(fixture, "colour", seed: 2, rank: 8, strength: 0.05)
+        let red = try randomAdapter(fixture.model.configuration, "colour", seed: 1, rank: 8, strength: 0.05), blue = try randomAdapter(fixture.model.configuration, "colour", seed: 2, rank: 8, strength: 0.05)
         let system = String(repeating: "You answer briefly and name a source for each fact. ", count: 12)
         func request(_ adapters: AdapterSet) -> GenerationRequest {
             var request = GenerationRequest(prompt: fixture.tokenizer.encode(system + "What is red?", addSpecial: false, parseSpecial: false))

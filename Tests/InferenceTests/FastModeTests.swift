@@ -1,3 +1,4 @@
+import Adapters
 import FoundationEssentials
 import GGUF
 import Kernels
@@ -13,7 +14,9 @@ import Glibc
 /// What 8-bit activations cost: fast mode against exact mode on real text, position by position.
 struct FastModeTests {
     /// Log-probabilities of whole rows, in chunks of one context window each.
-    static func compare(_ model: LanguageModel, _ ids: [Int32], pool: ComputePool, body: (Int32, UnsafeMutableBufferPointer<Float>, UnsafeMutableBufferPointer<Float>) -> Void) throws {
+    static func compare(
+        _ model: LanguageModel, _ ids: [Int32], pool: ComputePool, adapters: (Numerics) throws -> AdapterSet, body: (Int32, UnsafeMutableBufferPointer<Float>, UnsafeMutableBufferPointer<Float>) -> Void
+    ) throws {
         let c = model.configuration, window = 512, rows = 64
         var passes: [ForwardPass] = []
         for numerics in [Numerics.exact, .fast] {
@@ -22,10 +25,14 @@ struct FastModeTests {
             passes.append(
                 try ForwardPass(model: model, cache: cache, variant: KernelVariant(), pool: pool, numerics: numerics, maximumRows: window, maximumLogitsRows: rows))
         }
+        let sets = [try adapters(.exact), try adapters(.fast)]
         for start in stride(from: 0, to: ids.count - 1, by: window) {
             let chunk = Array(ids[start..<min(start + window, ids.count)])
-            let segment = ForwardSegment(tokens: chunk, position: 0, blocks: Array(0..<Int32(window / KVCache.blockTokens)), logits: .all)
-            for pass in passes { _ = pass.run([segment]) }
+            for (pass, adapters) in zip(passes, sets) {
+                _ = pass.run([
+                    ForwardSegment(tokens: chunk, position: 0, blocks: Array(0..<Int32(window / KVCache.blockTokens)), adapters: adapters, logits: .all)
+                ])
+            }
             for first in stride(from: 0, to: chunk.count, by: rows) {
                 let range = first..<min(first + rows, chunk.count)
                 let exact = passes[0].logits(of: range), fast = passes[1].logits(of: range)
@@ -48,6 +55,32 @@ struct FastModeTests {
 
     @Test(arguments: models)
     func fastModeStaysWithinItsBounds(name: String) throws {
+        try FastModeTests.check(name, "bare") { _, _ in .none }
+    }
+
+    /// 8-bit adapters cost no more than 8-bit activations do: the same bounds.
+    @Test func adaptersStayWithinTheSameBounds() throws {
+        try FastModeTests.check(smolLM2FileName, "a random adapter") { c, numerics in
+            AdapterSet([(try randomAdapter(c, "random", seed: 3, rank: 16, strength: 0.03, numerics: numerics), 1)])
+        }
+    }
+
+    /// Trained adapters are not kept in the repository: PEFT directories in `Models/adapters/<model file>/` are tested when they are there.
+    @Test(arguments: models)
+    func trainedAdaptersStayWithinTheSameBounds(name: String) throws {
+        guard testModelPath(name) != nil else { return }
+        let folder = repositoryRoot.appending(path: "Models/adapters/\(name)")
+        for adapter in (try? FileManager.default.contentsOfDirectory(at: folder, includingPropertiesForKeys: nil)) ?? [] {
+            let config = [UInt8](try Data(contentsOf: adapter.appending(path: "adapter_config.json")))
+            let weights = [UInt8](try Data(contentsOf: adapter.appending(path: "adapter_model.safetensors")))
+            try FastModeTests.check(name, adapter.lastPathComponent) { c, numerics in
+                let content = try PEFTAdapter.read(config: config, weights: weights, base: c)
+                return AdapterSet([(try Adapter(name: "trained", version: 1, digest: content.digest, configuration: c, numerics: numerics, pairs: content.pairs), 1)])
+            }
+        }
+    }
+
+    static func check(_ name: String, _ label: String, adapters: (ModelConfiguration, Numerics) throws -> AdapterSet) throws {
         guard let path = testModelPath(name) else { return }
         let pool = try ComputePool(threads: 2)
         let file = try GGUFFile(path: path)
@@ -56,7 +89,7 @@ struct FastModeTests {
         let ids = Array(tokenizer.encode(text, addSpecial: true, parseSpecial: false).prefix(2560))
         var positions = 0, agreed = 0
         var divergence = 0.0, exactLoss = 0.0, fastLoss = 0.0
-        try FastModeTests.compare(model, ids, pool: pool) { next, exact, fast in
+        try FastModeTests.compare(model, ids, pool: pool, adapters: { try adapters(model.configuration, $0) }) { next, exact, fast in
             let exactSum = FastModeTests.logSum(exact), fastSum = FastModeTests.logSum(fast)
             var kl = 0.0, best = 0, fastBest = 0
             for token in exact.indices {
@@ -73,7 +106,7 @@ struct FastModeTests {
         }
         let meanKL = divergence / Double(positions), agreement = Double(agreed) / Double(positions)
         let perplexities = (exp(exactLoss / Double(positions)), exp(fastLoss / Double(positions)))
-        print("\(name): \(positions) positions, mean KL \(meanKL), top-1 agreement \(agreement), perplexity \(perplexities.1) against \(perplexities.0) exact")
+        print("\(name), \(label): \(positions) positions, mean KL \(meanKL), top-1 agreement \(agreement), perplexity \(perplexities.1) against \(perplexities.0) exact")
         #expect(positions >= 2000)
         #expect(meanKL <= 0.01)
         #expect(agreement >= 0.94)
