@@ -7,8 +7,8 @@ up and is not counted. Requests carry `ignore_eos`, so that each answer has exac
 counts only when it was complete: status 200, no error event, content, a finish reason, the right `usage` and [DONE].
 
 usage: load.py [--url http://127.0.0.1:8080] [--clients 1,8,16] [--requests 10] [--max-tokens 64] [--prompt-words 60]
-               [--model NAME[,NAME…]] [--key KEY] [--json]
-Models are dealt out in turn. Times are seconds; `client_cpu` is what this program used itself, because it shares the
+               [--model NAME[,NAME…]] [--lora-ids 0,1,…] [--seed N] [--key KEY] [--json]
+Models, or llama.cpp's adapter ids, are dealt out in turn. Times are seconds; `client_cpu` is what this program used itself, because it shares the
 machine with the server. Python 3.11 and its standard library only.
 """
 
@@ -125,7 +125,7 @@ class Tally:
 
 
 def request_body(options, client, turn):
-    words = random.Random(client * 100_003 + turn)
+    words = random.Random(options.seed * 1_000_003 + client * 100_003 + turn)
     prompt = "Tell a short tale in which these things appear: " + ", ".join(words.choice(NOUNS) for _ in range(options.prompt_words))
     body = {
         "messages": [{"role": "user", "content": prompt}], "stream": True, "stream_options": {"include_usage": True},
@@ -134,6 +134,9 @@ def request_body(options, client, turn):
     if options.model:
         names = options.model.split(",")
         body["model"] = names[(client + turn) % len(names)]
+    if options.lora_ids:
+        ids = options.lora_ids.split(",")
+        body["lora"] = [{"id": int(ids[(client + turn) % len(ids)]), "scale": 1.0}]
     return json.dumps(body).encode()
 
 
@@ -239,6 +242,8 @@ def parser():
     p.add_argument("--max-tokens", type=int, default=64)
     p.add_argument("--prompt-words", type=int, default=60)
     p.add_argument("--model", default="", help="model names, dealt out in turn")
+    p.add_argument("--seed", type=int, default=0, help="other prompts: a server that was asked the same before has them in its cache")
+    p.add_argument("--lora-ids", default="", help="llama.cpp's adapter ids, dealt out in turn")
     p.add_argument("--key", default="", help="sent as a bearer token")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return p

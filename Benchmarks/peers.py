@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Graft and llama.cpp on the same machine, the same files and in turns; medians as a table and as JSON.
 
-Three measurements, chosen with --only:
+Four measurements, chosen with --only:
   bench    prefill and decode of one sequence: `graft bench` against `llama-bench`
   batch    decode of several sequences at once: `llama-batched-bench` (what the peer's library can do without a server)
   load     streamed chats of 1, 8, 16 clients: `graft serve` against `llama-server -np 16 -c 16384`, asked by load.py
+  adapters 16 clients over eight rank-16 adapters on every linear layer, chosen per request, beside the base alone: `graft serve` against
+           `llama-server --lora …` with the same adapters (SmolLM2 only; only when asked for)
 Rounds alternate the order (A B, B A, …), so that a drift of the machine falls on both; the table shows the median
 and the range over the rounds. The load average before each run is recorded: on a busy machine the figures say little.
 
@@ -31,6 +33,7 @@ import statistics
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -127,8 +130,10 @@ def free_port():
 def server(command, ready_path, log):
     """A running server, ready to answer, that is stopped again whatever happens."""
     port = free_port()
+    scratch = tempfile.mkdtemp()
+    directories = {"GRAFT_DATA_DIRECTORY": scratch + "/Data", "GRAFT_ADAPTERS_DIRECTORY": scratch + "/Adapters"}
     with open(log, "w") as sink:
-        process = subprocess.Popen([str(part) for part in [*command, "--port", port]], stdout=sink, stderr=subprocess.STDOUT, env=ENVIRONMENT)
+        process = subprocess.Popen([str(part) for part in [*command, "--port", port]], stdout=sink, stderr=subprocess.STDOUT, env=ENVIRONMENT | directories)
     try:
         deadline = time.monotonic() + 180
         while True:
@@ -151,6 +156,7 @@ def server(command, ready_path, log):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def load_on(options, command, ready_path, log):
@@ -178,10 +184,66 @@ def load_peer(options, model):
     return load_on(options, command, "/health", options.cache / "llama-server.log")
 
 
+ADAPTERS, RANK = 8, 16
+
+
+def closed_loop(options, url, clients, **choice):
+    asked = load.parser().parse_args(["--url", url, "--requests", str(options.requests), "--max-tokens", str(options.max_tokens),
+                                      "--prompt-words", str(options.prompt_words), *(f"--{name.replace('_', '-')}={value}" for name, value in choice.items())])
+    row = asyncio.run(load.measure(asked, clients))
+    if row["errors"]:
+        raise Failed(f"{url} with {clients} clients: {row['errors']} failed requests {row['error_kinds']}")
+    return row
+
+
+def publish_adapters(url, folder):
+    """Eight random adapters in the running Graft, and as GGUF files for the peer."""
+    sys.path.insert(0, str(ROOT / "Tests/EndToEnd"))
+    from adapter_files import make_adapter, upload_form
+
+    for number in range(ADAPTERS):
+        content_type, body = upload_form(f"a{number}", make_adapter(number, rank=RANK, strength=0.02))
+        urllib.request.urlopen(urllib.request.Request(url + "/v1/adapters", data=body, headers={"content-type": content_type})).read()
+        with urllib.request.urlopen(f"{url}/v1/adapters/a{number}/export?format=gguf") as export:
+            (folder / f"a{number}.gguf").write_bytes(export.read())
+
+
+def adapters_graft(options, model):
+    folder = options.cache / "adapters"
+    folder.mkdir(exist_ok=True)
+    figures = {}
+    with server([options.graft, "serve", "--model", model, "--threads", options.threads], "/readyz", options.cache / "graft-adapters.log") as url:
+        publish_adapters(url, folder)
+        names = ",".join(f"a{number}" for number in range(ADAPTERS))
+        for clients in (16, 1):
+            # Prompts of their own for each run: what was asked before is in the cache.
+            base = closed_loop(options, url, clients, seed=clients + 1)
+            mixed = closed_loop(options, url, clients, seed=clients + 2, model=names)
+            again = closed_loop(options, url, clients, seed=clients + 3)
+            alone = (base["completion_tokens_per_second"] + again["completion_tokens_per_second"]) / 2
+            figures |= {
+                f"{clients} clients on the base, tokens/s": alone, f"{clients} clients over {ADAPTERS} adapters, tokens/s": mixed["completion_tokens_per_second"],
+                f"{clients} clients, share of the base": mixed["completion_tokens_per_second"] / alone, f"{clients} clients over {ADAPTERS} adapters, TTFT p95 s": mixed["ttft_p95"],
+            }
+    return figures
+
+
+def adapters_peer(options, model):
+    folder = options.cache / "adapters"
+    if not (folder / "a0.gguf").exists():
+        adapters_graft(options, model)
+    loras = [part for number in range(ADAPTERS) for part in ("--lora", folder / f"a{number}.gguf")]
+    command = [options.programs / "llama-server", "-m", model, "-t", options.threads, "-np", 16, "-c", 16384, "--host", "127.0.0.1", *loras, "--lora-init-without-apply"]
+    with server(command, "/health", options.cache / "llama-adapters.log") as url:
+        mixed = closed_loop(options, url, 16, lora_ids=",".join(str(number) for number in range(ADAPTERS)))
+    return {f"16 clients over {ADAPTERS} adapters, tokens/s": mixed["completion_tokens_per_second"], f"16 clients over {ADAPTERS} adapters, TTFT p95 s": mixed["ttft_p95"]}
+
+
 MEASUREMENTS = {
     "bench": {"graft": bench_graft, "llama.cpp": bench_peer},
     "batch": {"llama.cpp": batch_peer},
     "load": {"graft": load_graft, "llama.cpp": load_peer},
+    "adapters": {"graft": adapters_graft, "llama.cpp": adapters_peer},
 }
 
 
@@ -234,7 +296,7 @@ def main():
     p.add_argument("--model", type=Path, action="append", default=[])
     p.add_argument("--graft", type=Path, default=ROOT / ".build/release/graft")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--only", default="bench,load", help="of bench, batch, load")
+    p.add_argument("--only", default="bench,load", help="of bench, batch, load, adapters")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--prefill", type=int, default=512)
     p.add_argument("--decode", type=int, default=128)
