@@ -1,7 +1,7 @@
 # Graft in a container: built with the steps of Scripts/setup, run as a user without rights.
 #   docker build -t graft .
-#   docker run -p 127.0.0.1:8080:8080 -v graft-models:/graft/Models graft
-# The first start fetches the default model into the volume.
+#   docker run -p 127.0.0.1:8080:8080 -v graft-models:/graft/Models -v graft-data:/graft/Data -v graft-adapters:/graft/Adapters graft
+# The first start fetches the default model into its volume; the other two keep what is published, and belong together.
 FROM swift:6.3-bookworm AS build
 WORKDIR /build
 COPY Scripts/setup Scripts/setup
@@ -18,7 +18,7 @@ RUN Scripts/setup runtime && rm -rf /var/lib/apt/lists/* && useradd --system --h
 COPY --from=build /build/.build/release/graft /usr/local/bin/graft
 COPY Config Config
 COPY --chown=graft Models/catalog.json Models/catalog.json
-RUN chown graft Models
+RUN mkdir Data Adapters && chown graft Models Data Adapters
 USER graft
 EXPOSE 8080
 STOPSIGNAL SIGTERM

@@ -44,7 +44,7 @@ public final class LowRankStages: @unchecked Sendable {
     public init(stages given: [[Pair]], widths: [Int]) throws(KernelError) {
         precondition(given.count == widths.count && widths.allSatisfy { $0 > 0 && $0 % Int(GRAFT_BLOCK) == 0 }, "stages of widths in multiples of 32")
         // First the places of everything, then one region, then the contents.
-        var table = [graft_lora_stage](repeating: graft_lora_stage(), count: given.count + 1)
+        var table = [graft_lora_stage](repeating: graft_lora_stage(), count: given.count)
         var places: [(a: Int, b: [Int])] = []
         var end = 0
         var widest = 0
@@ -90,7 +90,6 @@ public final class LowRankStages: @unchecked Sendable {
         self.region = region
         stageCount = given.count
         hiddenBytes = Int(graft_lora_hidden_bytes(Int64(widest)))
-        // The kernels look one stage ahead: the last entry is empty.
         stages = .allocate(capacity: table.count)
         stages.initialize(from: table, count: table.count)
     }

@@ -130,6 +130,8 @@ public final class ForwardPass {
     /// - Returns: how many those are.
     public func run(_ segments: [ForwardSegment]) -> Int {
         let order = ForwardPass.groupedByAdapters(segments)
+        // The last user frees an adapter's memory: no step holds it beyond its own end.
+        defer { lowRank.removeAll() }
         return run(order.map { segments[$0] }, order, stepAdapters(order.map { segments[$0] }))
     }
 
@@ -152,7 +154,6 @@ public final class ForwardPass {
 
     private func stepAdapters(_ segments: [ForwardSegment]) -> StepAdapters {
         var step = StepAdapters()
-        lowRank.removeAll()
         var row = 0
         for segment in segments {
             let packed = segment.adapters.parts.compactMap { part in part.adapter.stages.map { (stages: $0, weight: part.weight) } }

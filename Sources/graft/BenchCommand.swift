@@ -32,6 +32,7 @@ struct BenchCommand: AsyncParsableCommand {
         guard (0...256).contains(adapters), (1...Adapter.maximumRank).contains(rank) else {
             throw ValidationError("--adapters takes 0 to 256 and --rank 1 to \(Adapter.maximumRank).")
         }
+        guard adapters <= sequences else { throw ValidationError("--adapters \(adapters) need as many --sequences to be dealt out to, not \(sequences).") }
     }
 
     func run() async throws {

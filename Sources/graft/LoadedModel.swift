@@ -15,7 +15,7 @@ struct LoadedModel {
     let variant: KernelVariant
     let pool: ComputePool
 
-    /// - Parameter hashing: whether a file that the catalogue does not know is hashed, because durable things will be tied to its digest.
+    /// - Parameter hashing: whether the digest is that of the file's bytes, because durable things will be tied to it.
     /// - Throws: errors that name the file, what is wrong with it and the way out.
     init(_ settings: EngineSettings, hashing: Bool = false) throws {
         let resolved = try findModel(settings.model, in: settings.modelsDirectory)

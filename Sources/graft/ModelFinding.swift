@@ -23,9 +23,15 @@ func findModel(_ nameOrPath: String, in modelsDirectory: String, progress: (Pull
     }
 }
 
-/// SHA-256 of a model's file: what durable things are tied to. Computed once for files that the catalogue does not know, about a second for each gigabyte.
+/// SHA-256 of a model's file, of its bytes and not of what the catalogue says of its name: durable things are tied to it. Computed once, about a second
+/// for each gigabyte.
 func modelDigest(_ resolved: ModelDirectory.ResolvedModel) throws -> String {
-    try resolved.model?.sha256 ?? FileDigest.sha256(ofFileAt: resolved.path)
+    try FileDigest.sha256(ofFileAt: resolved.path)
+}
+
+/// The names of the catalogue; none without one.
+func catalogNames(in modelsDirectory: String) -> Set<String> {
+    Set((try? modelDirectory(modelsDirectory))?.catalog.models.map(\.name) ?? [])
 }
 
 /// The model directory with its catalogue.

@@ -44,7 +44,8 @@ struct ServeCommand: AsyncParsableCommand {
         let isLoopback = host == "localhost" || host == "::1" || host.hasPrefix("127.")
         let hosts = settings.string("server.allowed_hosts", "").split(separator: ",").map { $0.filter { $0 != " " }.lowercased() }
         if !hosts.isEmpty {
-            serverConfiguration.allowedHosts = Set(hosts)
+            // `graft adapters` asks the server by its own address.
+            serverConfiguration.allowedHosts = Set(hosts + [host.contains(":") ? "[\(host)]" : host])
         } else if isLoopback {
             serverConfiguration.allowedHosts = ["localhost", "127.0.0.1", "[::1]", host.contains(":") ? "[\(host)]" : host]
         }
@@ -65,9 +66,7 @@ struct ServeCommand: AsyncParsableCommand {
             base: AdapterBase(
                 name: loaded.name, digest: loaded.digest, configuration: loaded.model.configuration, numerics: engineSettings.exact ? .exact : .fast))
         reportUnserved(adapters, logger)
-        if let wanted = adapterSettings.defaultAdapter, adapters.resolve(wanted, owner: Owner.local, stickyKey: nil) == nil {
-            throw CommandError("adapters.default: there is no adapter '\(wanted)'; `graft adapters list` shows those that are")
-        }
+        if let wanted = adapterSettings.defaultAdapter { try requireServable(wanted, adapters) }
         var apiConfiguration = APIConfiguration(version: Version.current)
         apiConfiguration.adapterUploadBytes = uploadBytes
         apiConfiguration.loraPathsDirectory = adapterSettings.loraPathsDirectory
@@ -98,6 +97,17 @@ struct ServeCommand: AsyncParsableCommand {
         await stop.close()
         loop.shutdown()
         logger.info("stopped")
+    }
+}
+
+/// A default that cannot be served would turn every request without a model into an error.
+private func requireServable(_ reference: AdapterReference, _ adapters: AdapterRegistry) throws {
+    guard let version = adapters.resolve(reference, owner: Owner.local, stickyKey: nil) else {
+        throw CommandError("adapters.default: there is no adapter '\(reference)'; `graft adapters list` shows those that are")
+    }
+    if let reason = version.quarantine { throw CommandError("adapters.default: \(version.qualifiedName) is quarantined: \(reason)") }
+    guard version.baseDigest == adapters.base.digest else {
+        throw CommandError("adapters.default: \(version.qualifiedName) was made for \(version.baseName), this server runs \(adapters.base.name)")
     }
 }
 

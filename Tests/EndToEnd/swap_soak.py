@@ -86,8 +86,8 @@ class Stream:
 class Load:
     """Sixteen streams over the four names and the base, checked against the known answers."""
 
-    def __init__(self, base, base_model, known):
-        self.base, self.base_model, self.known = base, base_model, known
+    def __init__(self, base, base_model, known, versions):
+        self.base, self.base_model, self.known, self.versions = base, base_model, known, versions
         self.gaps, self.answers, self.errors, self.wrong, self.running = [], 0, [], [], True
 
     async def stream(self, number):
@@ -105,6 +105,8 @@ class Load:
             digest = fields.get("graft-adapter-digest", "base")
             if (digest == "base") != (model == self.base_model) or (digest != "base" and fields.get("graft-adapter") != model):
                 self.wrong.append(f"{model}: header {fields.get('graft-adapter')} {digest}")
+            elif digest != "base" and self.versions.get((model, fields.get("graft-adapter-version"))) != digest:
+                self.wrong.append(f"{model}: header says version {fields.get('graft-adapter-version')} and {digest}")
             elif self.known.get((digest, prompt)) != text:
                 self.wrong.append(f"{model} {digest[:16]}: not that version's answer")
 
@@ -121,14 +123,16 @@ def percentile(values, share):
     return values[min(len(values) - 1, int(share * len(values)))] if values else 0.0
 
 
-async def swaps(base, adapters, count):
+async def swaps(base, adapters, digests, versions, count):
     """Each publish replaces the version before it under the same name, which is then deleted."""
     loop = asyncio.get_running_loop()
-    seconds, current = [], {}
+    seconds, current = [], {name: max(int(number) for owner, number in versions if owner == name) for name in NAMES}
     for turn in range(count):
-        name = NAMES[turn % len(NAMES)]
+        name, content = NAMES[turn % len(NAMES)], turn * 7 % CONTENTS
+        # Numbers follow one another, so what the version will be is known before the first answer of it comes.
+        versions[name, str(current[name] + 1)] = digests[content]
         began = time.perf_counter()
-        version = (await loop.run_in_executor(None, publish, base, name, adapters[turn * 7 % CONTENTS]))["version"]
+        version = (await loop.run_in_executor(None, publish, base, name, adapters[content]))["version"]
         seconds.append(time.perf_counter() - began)
         listed = await loop.run_in_executor(None, call, base, "GET", f"/v1/adapters/{name}")
         for older in [v["version"] for v in listed["versions"] if v["version"] != version]:
@@ -148,7 +152,8 @@ async def main():
     base = options.base.rstrip("/")
     base_model = next(card["id"] for card in call(base, "GET", "/v1/models")["data"] if card["parent"] is None)
     adapters = [make_adapter(seed, rank=4) for seed in range(CONTENTS)]
-    known = {}
+    # (digest, prompt) to answer; (name, version) to digest.
+    known, versions, digests = {}, {}, []
 
     def ask(model, digest):
         for prompt in PROMPTS:
@@ -156,20 +161,21 @@ async def main():
             known[digest, prompt] = answer["choices"][0]["message"]["content"]
 
     ask(base_model, "base")
-    for number, adapter in enumerate(adapters):
-        digest = publish(base, "sample", adapter)["digest"]
-        ask("sample", digest)
+    for adapter in adapters:
+        digests.append(publish(base, "sample", adapter)["digest"])
+        ask("sample", digests[-1])
     assert len(set(known.values())) == len(known), "two contents give the same answer: a mix-up could go unseen"
     call(base, "DELETE", "/v1/adapters/sample")
     for number, name in enumerate(NAMES):
-        publish(base, name, adapters[number])
+        first = publish(base, name, adapters[number])
+        versions[name, str(first["version"])] = first["digest"]
 
-    quiet = Load(base, base_model, known)
+    quiet = Load(base, base_model, known, versions)
     await quiet.run(asyncio.sleep(options.quiet_seconds))
     before = resident_bytes(options.pid)
-    busy = Load(base, base_model, known)
+    busy = Load(base, base_model, known, versions)
     began = time.perf_counter()
-    publishing = await busy.run(swaps(base, adapters, options.publishes))
+    publishing = await busy.run(swaps(base, adapters, digests, versions, options.publishes))
     seconds = time.perf_counter() - began
     after = resident_bytes(options.pid)
     for name in NAMES:

@@ -95,7 +95,7 @@ typedef struct {
     graft_lora_pair pairs[GRAFT_LORA_PAIRS];
 } graft_lora_stage;
 
-// One adapter of a row: its stages by number (one more than there are, the last one empty), its weight, and where its h lies in the row's hidden bytes.
+// One adapter of a row: its stages by number, its weight, and where its h lies in the row's hidden bytes.
 typedef struct {
     const graft_lora_stage *stages;
     float weight;

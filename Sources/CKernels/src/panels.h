@@ -89,9 +89,8 @@ ALWAYS_INLINE int64_t matmul_part_units(const graft_matmul_part *part) { return 
 ALWAYS_INLINE int64_t low_rank_panel_bytes(int64_t rank) { return 64 + rank * GRAFT_PANEL_ROWS; }
 ALWAYS_INLINE int has_low_rank(const graft_matmul *m, const graft_matmul_part *part) { return m->lora.rows && part->pair >= 0; }
 
-// What adapters bring lies in as many places as there are adapters, where no hardware finds a stream; a product leaves the memory time for it.
-//
-// The lines of B that every adapter of the step adds to `count` panels.
+// Fetches the lines of B that every adapter of the step adds to `count` panels: they lie in as many places as there are adapters, where no
+// hardware finds a stream.
 ALWAYS_INLINE void prefetch_low_rank(const graft_lora *lora, int pair_index, int64_t panel, int64_t count) {
     for (int64_t i = 0; i < lora->term_count; i++) {
         const graft_lora_pair *pair = &lora->terms[i].stages[lora->stage].pairs[pair_index];
@@ -99,15 +98,6 @@ ALWAYS_INLINE void prefetch_low_rank(const graft_lora *lora, int pair_index, int
         const int64_t bytes = low_rank_panel_bytes(pair->rank);
         const uint8_t *b = pair->b + panel * bytes;
         for (int64_t line = 0; line < count * bytes; line += 64) __builtin_prefetch(b + line);
-    }
-}
-
-// Share `unit` of `units` of the A's of the next stage.
-ALWAYS_INLINE void prefetch_next_stage(const graft_lora *lora, int64_t unit, int64_t units) {
-    for (int64_t i = 0; i < lora->term_count; i++) {
-        const graft_panels *a = &lora->terms[i].stages[lora->stage + 1].a;
-        const int64_t lines = panel_count(a) * a->panel_bytes / 64, end = lines * (unit + 1) / units;
-        for (int64_t line = lines * unit / units; line < end; line++) __builtin_prefetch(a->data + 64 * line, 0, 2);
     }
 }
 

@@ -160,10 +160,19 @@ typedef struct {
     int32_t q_sum, rank;
 } low_rank_share;
 
-ALWAYS_INLINE void add_low_rank_panel(const low_rank_share *share, int64_t panel, const int rank, float *sum) {
-    const uint8_t *b = share->b + panel * low_rank_panel_bytes(rank);
-    const v16i dot = NAME(low_rank_dot)(b + 64, share->q, rank, share->q_sum);
-    store16(sum, fma16(__builtin_convertvector(dot, v16f), load16((const float *)b) * splat(share->scale), load16(sum)));
+// sum += scale · B h for `count` rows that carry the same B, over one panel of it: a line of B is loaded once for all of them.
+ALWAYS_INLINE void add_low_rank_panel(const low_rank_share *shares, const int count, const uint8_t *b, int64_t sum_offset) {
+    int_lanes dot[FLOAT_TOKENS];
+    for (int k = 0; k < count; k++) dot[k] = NAME(low_rank_start)(shares[k].q_sum);
+    for (int j = 0; j < shares[0].rank; j += 4) {
+        int_lanes line;
+        memcpy(&line, b + 64 + j * GRAFT_PANEL_ROWS, sizeof line);
+        for (int k = 0; k < count; k++) dot[k] = NAME(low_rank_dot)(dot[k], line, shares[k].q + j);
+    }
+    for (int k = 0; k < count; k++) {
+        float *sum = shares[k].sum + sum_offset;
+        store16(sum, fma16(__builtin_convertvector(dot[k], v16f), load16((const float *)b) * splat(shares[k].scale), load16(sum)));
+    }
 }
 
 // sums [count][tokens][16] += the adapters' share of `count` panels of the part's output: the rows' first adapters, then their second ones, …
@@ -183,16 +192,28 @@ static __attribute__((noinline)) void NAME(add_low_rank)(const graft_matmul *m, 
             shares[found++] = (low_rank_share){
                 pair->b, h + 32 + pair->offset, sums + t * GRAFT_PANEL_ROWS, ((const float *)h)[part->pair], ((const int32_t *)h)[4 + part->pair], pair->rank};
         }
-        for (int p = 0; p < count; p++)
-            for (int k = 0; k < found; k++) {
-                float *sum = shares[k].sum + p * tokens * GRAFT_PANEL_ROWS;
-                switch (shares[k].rank) {
-                case 4: add_low_rank_panel(&shares[k], panel + p, 4, sum); break;
-                case 8: add_low_rank_panel(&shares[k], panel + p, 8, sum); break;
-                case 16: add_low_rank_panel(&shares[k], panel + p, 16, sum); break;
-                default: add_low_rank_panel(&shares[k], panel + p, shares[k].rank, sum);
+        for (int first = 0, next; first < found; first = next) {
+            const low_rank_share *group = shares + first;
+            for (next = first + 1; next < found && shares[next].b == group->b;) next++;
+            for (int p = 0; p < count; p++) {
+                const uint8_t *b = group->b + (panel + p) * low_rank_panel_bytes(group->rank);
+                const int64_t sum_offset = (int64_t)p * tokens * GRAFT_PANEL_ROWS;
+                switch (next - first) {
+#define GROUP(n) \
+    case n: add_low_rank_panel(group, n, b, sum_offset); break;
+                    GROUP(1)
+                    GROUP(2)
+                    GROUP(3)
+                    GROUP(4)
+                    GROUP(5)
+                    GROUP(6)
+                    GROUP(7)
+                    GROUP(8)
+#undef GROUP
+                default: break;
                 }
             }
+        }
         if (!more) return;
     }
 }
@@ -302,7 +323,6 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
     const graft_matmul *m = context;
     int64_t block = m->quantised ? TOKEN_BLOCK_BYTES / m->x_stride / TILE_TOKENS * TILE_TOKENS : m->tokens;
     if (block < TILE_TOKENS) block = TILE_TOKENS;
-    const int64_t all = graft_matmul_units(m);
     for (int64_t first = 0; first < m->tokens; first += block) {
         const int64_t last = first + block < m->tokens ? first + block : m->tokens;
         int64_t base = 0;
@@ -317,7 +337,6 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
                 if (has_low_rank(m, part) && first == 0) {
                     if (u == from) prefetch_low_rank(&m->lora, part->pair, 2 * u, 2 * u + 1 < panels ? 2 : 1);
                     if (u + 1 < units) prefetch_low_rank(&m->lora, part->pair, 2 * u + 2, 2 * u + 3 < panels ? 2 : 1);
-                    prefetch_next_stage(&m->lora, base - units + u, all);
                 }
                 const int count = 2 * u + 1 < panels ? 2 : 1;
                 if (!m->quantised) {
@@ -399,6 +418,16 @@ ALWAYS_INLINE void quantise_hidden(const graft_lora_term *term, const graft_lora
     }
 }
 
+// Fetches the first panels of A of a row's adapters, while the row is still being normed and quantised.
+ALWAYS_INLINE void prefetch_hidden(const graft_lora *lora, int64_t row) {
+    const graft_lora_span span = lora->rows[row];
+    for (int i = 0; i < span.count; i++) {
+        const graft_panels *a = &lora->terms[span.first + i].stages[lora->stage].a;
+        const int64_t most = 2 * a->panel_bytes < 16384 ? 2 * a->panel_bytes : 16384, bytes = panel_count(a) * a->panel_bytes;
+        for (int64_t line = 0; line < (bytes < most ? bytes : most); line += 64) __builtin_prefetch(a->data + line);
+    }
+}
+
 // h = A x for the quantised rows begin … end. Neighbours with the same adapters read A once.
 static void NAME(low_rank_hidden)(const graft_lora *lora, int64_t begin, int64_t end, const uint8_t *x, int64_t x_stride) {
     _Alignas(64) float h[LORA_ROWS][GRAFT_LORA_PAIRS * GRAFT_LORA_MAX_RANK];
@@ -441,6 +470,7 @@ ALWAYS_INLINE void scale_row(const float *x, float factor, const float *weight, 
 static void NAME(norm)(void *context, size_t begin, size_t end, int thread) {
     (void)thread;
     const graft_norm *a = context;
+    if (a->lora.rows) prefetch_hidden(&a->lora, (int64_t)begin);
     for (int64_t r = (int64_t)begin; r < (int64_t)end; r++) {
         const float *x = (const float *)((const uint8_t *)a->x + r * a->x_stride);
         float *y = a->y ? (float *)((uint8_t *)a->y + r * a->y_stride) : NULL;
@@ -472,6 +502,7 @@ ALWAYS_INLINE v16f activate(const int activation, v16f x) {
 static void NAME(gated)(void *context, size_t begin, size_t end, int thread) {
     (void)thread;
     const graft_gated *a = context;
+    if (a->lora.rows) prefetch_hidden(&a->lora, (int64_t)begin);
     for (int64_t r = (int64_t)begin; r < (int64_t)end; r++) {
         const float *gate = (const float *)((const uint8_t *)a->gate + r * a->stride), *up = (const float *)((const uint8_t *)a->up + r * a->stride);
         float *y = (float *)((uint8_t *)a->y + r * a->y_stride);

@@ -43,16 +43,16 @@ ALWAYS_INLINE __m256i LOCAL(broadcast4)(const uint8_t *p) {
     return _mm256_set1_epi32(word);
 }
 
-// Σ (u - 128) q for 16 rows of an adapter's B; `sum` is Σ q.
-ALWAYS_INLINE int_lanes LOCAL(low_rank_dot)(const uint8_t *b, const uint8_t *q, int rank, int32_t sum) {
-    __m256i dot[2];
-    dot[0] = dot[1] = _mm256_set1_epi32(LOCAL(start)(GRAFT_PANEL_W8_HALF, 128, sum));
-    for (int j = 0; j < rank; j += 4)
-        for (int h = 0; h < 2; h++)
-            dot[h] = LOCAL(dot4)(GRAFT_PANEL_W8_HALF, 128, dot[h], _mm256_load_si256((const __m256i *)(b + j * 16) + h), LOCAL(broadcast4)(q + j));
-    int_lanes both;
-    memcpy(&both, dot, sizeof both);
-    return both;
+// Σ (u - 128) q over an adapter's B, four columns of 16 rows at a time; the start takes Σ q.
+ALWAYS_INLINE int_lanes LOCAL(low_rank_start)(int32_t sum) { return (int_lanes){} + LOCAL(start)(GRAFT_PANEL_W8_HALF, 128, sum); }
+
+ALWAYS_INLINE int_lanes LOCAL(low_rank_dot)(int_lanes dot, int_lanes line, const uint8_t *q) {
+    __m256i sums[2], u[2];
+    memcpy(sums, &dot, sizeof sums);
+    memcpy(u, &line, sizeof u);
+    for (int h = 0; h < 2; h++) sums[h] = LOCAL(dot4)(GRAFT_PANEL_W8_HALF, 128, sums[h], u[h], LOCAL(broadcast4)(q));
+    memcpy(&dot, sums, sizeof dot);
+    return dot;
 }
 
 ALWAYS_INLINE void LOCAL(scales)(const int kind, const graft_panels *w, const uint8_t *panel, int64_t sub, int half, __m256 *scale, __m256 *offset) {

@@ -30,11 +30,10 @@ ALWAYS_INLINE __m512i broadcast4(const uint8_t *p) {
     return _mm512_set1_epi32(word);
 }
 
-// Σ (u - 128) q for 16 rows of an adapter's B; `sum` is Σ q.
-ALWAYS_INLINE int_lanes avx512_low_rank_dot(const uint8_t *b, const uint8_t *q, int rank, int32_t sum) {
-    __m512i dot = _mm512_set1_epi32(-128 * sum);
-    for (int j = 0; j < rank; j += 4) dot = _mm512_dpbusd_epi32(dot, _mm512_load_si512(b + j * 16), broadcast4(q + j));
-    return (int_lanes)dot;
+// Σ (u - 128) q over an adapter's B, four columns of 16 rows at a time; the start takes Σ q.
+ALWAYS_INLINE int_lanes avx512_low_rank_start(int32_t sum) { return (int_lanes)_mm512_set1_epi32(-128 * sum); }
+ALWAYS_INLINE int_lanes avx512_low_rank_dot(int_lanes dot, int_lanes line, const uint8_t *q) {
+    return (int_lanes)_mm512_dpbusd_epi32((__m512i)dot, (__m512i)line, broadcast4(q));
 }
 
 // Scale and (negated where the format subtracts it) minimum of 16 rows for the block or sub-block `sub`.

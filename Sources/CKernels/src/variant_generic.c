@@ -26,11 +26,13 @@ ALWAYS_INLINE void store_half16(uint16_t *p, half_lanes v) {
 static void generic_store_result(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, const float *sum);
 static void generic_add_low_rank(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int count, int64_t token, int tokens, float *sums);
 
-static int_lanes generic_low_rank_dot(const uint8_t *b, const uint8_t *q, int rank, int32_t sum) {
-    (void)sum;
-    int_lanes dot = {};
-    for (int j = 0; j < rank; j++)
-        for (int r = 0; r < GRAFT_PANEL_ROWS; r++) dot[r] += (b[j / 4 * 64 + r * 4 + j % 4] - 128) * ((const int8_t *)q)[j];
+static int_lanes generic_low_rank_start(int32_t sum) { return (int_lanes){} - 128 * sum; }
+
+static int_lanes generic_low_rank_dot(int_lanes dot, int_lanes line, const uint8_t *q) {
+    uint8_t u[64];
+    memcpy(u, &line, sizeof u);
+    for (int r = 0; r < GRAFT_PANEL_ROWS; r++)
+        for (int j = 0; j < 4; j++) dot[r] += u[4 * r + j] * ((const int8_t *)q)[j];
     return dot;
 }
 

@@ -11,6 +11,8 @@ import Glibc
 struct AdapterSettings {
     var dataDirectory: String
     var directory: String
+    /// Names of base models, which no adapter may take.
+    var reservedNames: Set<String>
     var budgetBytes: Int
     /// What requests without a model get; `nil`: the base.
     var defaultAdapter: AdapterReference?
@@ -21,6 +23,7 @@ struct AdapterSettings {
     init(_ settings: Settings) throws {
         dataDirectory = settings.string("data_directory", "Data")
         directory = settings.string("adapters.directory", "Adapters")
+        reservedNames = catalogNames(in: settings.string("models_directory", "Models"))
         budgetBytes = try settings.integer("adapters.memory_megabytes", 1024, in: 1...1 << 24) << 20
         let named = settings.string("adapters.default", "")
         defaultAdapter = AdapterReference(named)
@@ -47,7 +50,9 @@ struct AdapterHome {
     }
 
     func registry(base: AdapterBase) throws -> AdapterRegistry {
-        try AdapterRegistry(directory: settings.directory, store: store, base: base, budgetBytes: settings.budgetBytes, reservedNames: [])
+        try AdapterRegistry(
+            directory: settings.directory, store: store, base: base, budgetBytes: settings.budgetBytes,
+            reservedNames: settings.reservedNames)
     }
 }
 
