@@ -112,9 +112,19 @@ typedef struct {
     const graft_lora_term *terms;
     int64_t term_count;
     int64_t stage;
-    uint8_t *hidden;  // per term: float scale [4], int32 sum [4], int8 h [stacked rows]
+    uint8_t *hidden;  // [tokens]: per term graft_lora_share [3], then int8 h [stacked rows]
     int64_t hidden_stride;
 } graft_lora;
+
+// What a row's adapter adds to one projection's output: scale · B q.
+typedef struct {
+    const uint8_t *b;
+    const uint8_t *q;
+    float scale;    // of q, with the adapter's weight
+    int32_t q_sum;  // Σq
+    int32_t rank;   // 0: nothing
+    int32_t reserved;
+} graft_lora_share;
 
 // Bytes of one term's h over `stacked` rows of A.
 int64_t graft_lora_hidden_bytes(int64_t stacked);

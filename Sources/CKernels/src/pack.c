@@ -194,7 +194,7 @@ void graft_panels_pack(const graft_panels *p, int type, const void *source, int6
     }
 }
 
-int64_t graft_lora_hidden_bytes(int64_t stacked) { return 32 + aligned(stacked); }
+int64_t graft_lora_hidden_bytes(int64_t stacked) { return aligned(GRAFT_LORA_PAIRS * (int64_t)sizeof(graft_lora_share) + stacked); }
 
 // The largest magnitude of n finite numbers: positive floats are ordered as their bits are, and integers the compiler may compare in any order.
 static float largest_of(const float *x, int64_t n) {

@@ -152,26 +152,18 @@ static void NAME(expand_panel)(const graft_panels *p, int64_t index, int64_t beg
 // A float tile has at most FLOAT_TOKENS rows, a quantised one TILE_TOKENS, which is less.
 enum { FLOAT_SLAB = 128, FLOAT_TOKENS = 8 };
 
-// One adapter's share in one row of a tile.
-typedef struct {
-    const uint8_t *b, *q;
-    float *sum;
-    float scale;
-    int32_t q_sum, rank;
-} low_rank_share;
-
 // sum += scale · B h for `count` rows that carry the same B, over one panel of it: a line of B is loaded once for all of them.
-ALWAYS_INLINE void add_low_rank_panel(const low_rank_share *shares, const int count, const uint8_t *b, int64_t sum_offset) {
+ALWAYS_INLINE void add_low_rank_panel(const graft_lora_share *const *shares, float *const *sums, const int count, const uint8_t *b, int64_t sum_offset) {
     int_lanes dot[FLOAT_TOKENS];
-    for (int k = 0; k < count; k++) dot[k] = NAME(low_rank_start)(shares[k].q_sum);
-    for (int j = 0; j < shares[0].rank; j += 4) {
+    for (int k = 0; k < count; k++) dot[k] = NAME(low_rank_start)(shares[k]->q_sum);
+    for (int j = 0; j < shares[0]->rank; j += 4) {
         int_lanes line;
         memcpy(&line, b + 64 + j * GRAFT_PANEL_ROWS, sizeof line);
-        for (int k = 0; k < count; k++) dot[k] = NAME(low_rank_dot)(dot[k], line, shares[k].q + j);
+        for (int k = 0; k < count; k++) dot[k] = NAME(low_rank_dot)(dot[k], line, shares[k]->q + j);
     }
     for (int k = 0; k < count; k++) {
-        float *sum = shares[k].sum + sum_offset;
-        store16(sum, fma16(__builtin_convertvector(dot[k], v16f), load16((const float *)b) * splat(shares[k].scale), load16(sum)));
+        float *sum = sums[k] + sum_offset;
+        store16(sum, fma16(__builtin_convertvector(dot[k], v16f), load16((const float *)b) * splat(shares[k]->scale), load16(sum)));
     }
 }
 
@@ -179,28 +171,29 @@ ALWAYS_INLINE void add_low_rank_panel(const low_rank_share *shares, const int co
 static __attribute__((noinline)) void NAME(add_low_rank)(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int count, int64_t token,
                                                          int tokens, float *sums) {
     const graft_lora_span *spans = m->lora.rows + token;
+    const uint8_t *hidden = m->lora.hidden + token * m->lora.hidden_stride;
     for (int i = 0;; i++) {
-        low_rank_share shares[FLOAT_TOKENS];
+        const graft_lora_share *shares[FLOAT_TOKENS];
+        float *to[FLOAT_TOKENS];
         int found = 0, more = 0;
         for (int t = 0; t < tokens; t++) {
             if (i >= spans[t].count) continue;
             more |= i + 1 < spans[t].count;
-            const graft_lora_term *term = &m->lora.terms[spans[t].first + i];
-            const graft_lora_pair *pair = &term->stages[m->lora.stage].pairs[part->pair];
-            if (pair->rank == 0) continue;
-            const uint8_t *h = m->lora.hidden + (token + t) * m->lora.hidden_stride + term->hidden;
-            shares[found++] = (low_rank_share){
-                pair->b, h + 32 + pair->offset, sums + t * GRAFT_PANEL_ROWS, ((const float *)h)[part->pair], ((const int32_t *)h)[4 + part->pair], pair->rank};
+            // The first term's h lies at the beginning of the row's.
+            const uint8_t *h = hidden + t * m->lora.hidden_stride + (i > 0 ? m->lora.terms[spans[t].first + i].hidden : 0);
+            shares[found] = (const graft_lora_share *)h + part->pair;
+            to[found] = sums + t * GRAFT_PANEL_ROWS;
+            found += shares[found]->rank > 0;
         }
         for (int first = 0, next; first < found; first = next) {
-            const low_rank_share *group = shares + first;
-            for (next = first + 1; next < found && shares[next].b == group->b;) next++;
+            const uint8_t *all = shares[first]->b;
+            for (next = first + 1; next < found && shares[next]->b == all;) next++;
             for (int p = 0; p < count; p++) {
-                const uint8_t *b = group->b + (panel + p) * low_rank_panel_bytes(group->rank);
+                const uint8_t *b = all + (panel + p) * low_rank_panel_bytes(shares[first]->rank);
                 const int64_t sum_offset = (int64_t)p * tokens * GRAFT_PANEL_ROWS;
                 switch (next - first) {
 #define GROUP(n) \
-    case n: add_low_rank_panel(group, n, b, sum_offset); break;
+    case n: add_low_rank_panel(shares + first, to + first, n, b, sum_offset); break;
                     GROUP(1)
                     GROUP(2)
                     GROUP(3)
@@ -396,16 +389,18 @@ static void NAME(quantize_row)(const float *x, int64_t cols, uint8_t *row) {
 
 enum { LORA_ROWS = 2 * TILE_TOKENS };
 
-// h [stacked] of one row and term, quantised with a scale per projection that has the adapter's weight in it.
+// h [stacked] of one row and term, quantised with a scale per projection that has the adapter's weight in it; hidden begins with the shares.
 ALWAYS_INLINE void quantise_hidden(const graft_lora_term *term, const graft_lora_stage *stage, const float *h, uint8_t *hidden) {
     for (int p = 0; p < GRAFT_LORA_PAIRS; p++) {
         const graft_lora_pair *pair = &stage->pairs[p];
+        graft_lora_share *share = (graft_lora_share *)hidden + p;
+        share->rank = pair->rank;
         if (pair->rank == 0) continue;
         const float *from = h + pair->offset;
         float largest = 0;
         for (int j = 0; j < pair->rank; j++) largest = fabsf(from[j]) > largest ? fabsf(from[j]) : largest;
         const float inverse = largest > 0 ? 127.0f / largest : 0;
-        int8_t *q = (int8_t *)hidden + 32 + pair->offset;
+        int8_t *q = (int8_t *)((graft_lora_share *)hidden + GRAFT_LORA_PAIRS) + pair->offset;
         int32_t sum = 0;
         for (int j = 0; j < pair->rank; j++) {
             // Adding 1.5 · 2²³ rounds to an integer.
@@ -413,8 +408,10 @@ ALWAYS_INLINE void quantise_hidden(const graft_lora_term *term, const graft_lora
             q[j] = (int8_t)value;
             sum += value;
         }
-        ((float *)hidden)[p] = largest / 127.0f * term->weight;
-        ((int32_t *)hidden)[4 + p] = sum;
+        share->b = pair->b;
+        share->q = (const uint8_t *)q;
+        share->scale = largest / 127.0f * term->weight;
+        share->q_sum = sum;
     }
 }
 
@@ -439,7 +436,6 @@ static void NAME(low_rank_hidden)(const graft_lora *lora, int64_t begin, int64_t
         for (int i = 0; i < span.count; i++) {
             const graft_lora_term *term = &lora->terms[span.first + i];
             const graft_lora_stage *stage = &term->stages[lora->stage];
-            if (stage->a.rows == 0) continue;
             const graft_matmul product = {
                 .parts = {{.weights = stage->a, .y = h[0], .ldy = sizeof h[0] / sizeof(float), .pair = -1}},
                 .part_count = 1, .x = x + row * x_stride, .x_stride = x_stride, .tokens = next - row, .quantised = 1};
