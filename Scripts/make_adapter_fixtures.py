@@ -54,6 +54,7 @@ class Adapter:
 
 ADAPTERS = [
     Adapter("llama", "llama", dict(r=4, lora_alpha=8, target_modules=ALL), note="every projection, rows of q and k to be interleaved"),
+    Adapter("qwen2", "qwen2", dict(r=4, lora_alpha=8, target_modules=ALL), note="every projection, rows as they are"),
     Adapter(
         "qwen2-patterns", "qwen2",
         dict(r=4, lora_alpha=6, use_rslora=True, target_modules=ALL, rank_pattern={"k_proj": 2, r"layers\.1\.mlp\.(up|down)_proj": 3},

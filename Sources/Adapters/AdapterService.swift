@@ -80,7 +80,7 @@ public struct AdapterRecord: Sendable, Equatable {
     public var promoted: Int?
     /// A version that gets a share (0…1, exclusive) of the bare name's traffic before it takes all.
     public var canary: AdapterCanary?
-    /// Stays resident whatever the budget.
+    /// The promoted version and the canary stay resident whatever the budget, once they are loaded.
     public var isPinned: Bool
     /// In ascending order of their numbers; at least one.
     public var versions: [AdapterVersion]

@@ -11,6 +11,10 @@ import JSON
 public struct SafetensorsFile: Sendable, Equatable {
     /// The format's own bound on headers.
     public static let longestHeader = 100_000_000
+    /// The longest name of a tensor, in UTF-8. Real names have about a hundred bytes.
+    public static let longestName = 512
+    /// The most extents of a shape.
+    public static let mostExtents = 8
     /// What a parsed header may take in memory beyond the file's own size.
     public static let memoryAllowance = 64 << 20
 
@@ -36,7 +40,7 @@ public struct SafetensorsFile: Sendable, Equatable {
     public struct Tensor: Sendable, Equatable {
         public let name: String
         public let type: ElementType
-        /// Row-major: the last extent is the contiguous one.
+        /// Row-major: the last extent is the contiguous one. At most `mostExtents`.
         public let shape: [Int]
         /// Where its numbers lie, in bytes from the start of the file.
         public let range: Range<Int>
@@ -132,6 +136,7 @@ public struct SafetensorsFile: Sendable, Equatable {
     private static func tensor(named name: String, _ value: JSONValue, dataStart: Int, fileSize: Int) throws(SafetensorsError) -> Tensor {
         let subject = "tensor \(shown(name))"
         guard !name.isEmpty else { throw malformed("the header has a tensor without a name") }
+        guard name.utf8.count <= longestName else { throw malformed("\(subject) has a name of \(name.utf8.count) bytes, expected at most \(longestName)") }
         guard case .object(let entry) = value else { throw malformed("\(subject) is described by \(value.kindName), expected an object") }
         if let unknown = entry.keys.first(where: { !["dtype", "shape", "data_offsets"].contains($0) }) {
             throw malformed("\(subject) has the key \(shown(unknown)), expected dtype, shape and data_offsets alone")
@@ -172,8 +177,12 @@ public struct SafetensorsFile: Sendable, Equatable {
         return bits % 8 == 0 ? bits / 8 : nil
     }
 
+    /// So few that messages may show all of them.
     private static func counts(_ value: JSONValue?, _ key: String, _ subject: String) throws(SafetensorsError) -> [Int] {
         guard case .array(let elements)? = value else { throw malformed("\(subject) has no \(key), expected an array of integers") }
+        guard elements.count <= mostExtents else {
+            throw malformed("\(subject) has a \(key) of \(elements.count) integers, expected \(key == "shape" ? "at most \(mostExtents)" : "2")")
+        }
         var counts: [Int] = []
         counts.reserveCapacity(elements.count)
         for element in elements {

@@ -75,6 +75,16 @@ public enum TensorValues {
         return isSuspect ? values.firstIndex { !$0.isFinite } : nil
     }
 
+    /// The largest absolute value of finite numbers; 0 when there are none.
+    public static func largestMagnitude(in values: [Float]) -> Float {
+        values.withUnsafeBufferPointer { values in
+            // Without their signs, finite numbers are in the order of their bits.
+            var largest: UInt32 = 0
+            for index in 0..<values.count { largest = max(largest, values[index].bitPattern & 0x7FFF_FFFF) }
+            return Float(bitPattern: largest)
+        }
+    }
+
     /// Whether every value survives being stored as F32, F16 or BF16, bit for bit.
     public static func areExact(_ values: [Float], as type: GGMLType) -> Bool {
         values.withUnsafeBufferPointer { values in

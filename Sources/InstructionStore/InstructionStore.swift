@@ -136,7 +136,9 @@ public final class InstructionStore: Sendable {
         case .SQLITE_CORRUPT, .SQLITE_NOTADB: return damage(path, text)
         case .SQLITE_BUSY, .SQLITE_LOCKED:
             return InstructionStoreError(.busy, "\(path): another program has the database open (\(text)); close it, then try again")
-        case .SQLITE_CONSTRAINT: return InstructionStoreError(.conflict, "\(path): the change contradicts what is stored (\(text))")
+        // Conflicts are told to clients, who need not know the server's paths.
+        case .SQLITE_CONSTRAINT:
+            return InstructionStoreError(.conflict, "the change contradicts what is stored (\(text)); look at what is there, then try again")
         default:
             let number = error.extendedResultCode.rawValue
             return InstructionStoreError(.storage, "\(path): cannot be read or written: \(text) (SQLite result \(number)); check the disk")

@@ -21,20 +21,22 @@ import Testing
         let model: LanguageModel
         let pool: ComputePool
         let config, weights: [UInt8]
-        /// What llama.cpp's converter made; nil where that converter would lose something.
-        let gguf: [UInt8]?
+        let folder: URL
 
         init(_ name: String) throws {
-            let folder = goldenFolder.appending(path: "adapters/\(name)")
+            let folder = AdapterGoldenTests.folder.appending(path: name)
             func bytes(_ file: String) throws -> [UInt8] { try [UInt8](Data(contentsOf: folder.appending(path: file))) }
             self.name = name
+            self.folder = folder
             golden = try JSONDecoder().decode(Golden.self, from: Data(contentsOf: folder.appending(path: "expected.json")))
             pool = try ComputePool(threads: 2)
             model = try LanguageModel(file: GGUFFile(path: goldenFolder.appending(path: "tiny/\(golden.model).gguf").path), pool: pool)
             config = try bytes("adapter_config.json")
             weights = try bytes("adapter_model.safetensors")
-            gguf = name == "qwen2-patterns" ? nil : try bytes("adapter.gguf")
         }
+
+        /// What llama.cpp's converter made.
+        func converted() throws -> [UInt8] { try [UInt8](Data(contentsOf: folder.appending(path: "adapter.gguf"))) }
 
         var base: ModelConfiguration { model.configuration }
 
@@ -62,7 +64,17 @@ import Testing
         }
     }
 
-    private static let names = ["llama", "qwen2-patterns", "qwen3-bf16", "gemma3-some-layers"]
+    private static let folder = goldenFolder.appending(path: "adapters")
+    private static let names = converted + ["qwen2-patterns"]
+    /// Those that llama.cpp's converter keeps all of: it drops rsLoRA and patterns of ranks and alphas.
+    private static let converted = ["llama", "qwen2", "qwen3-bf16", "gemma3-some-layers"]
+
+    @Test func theListsAreWhatIsThere() throws {
+        let found = try FileManager.default.contentsOfDirectory(atPath: Self.folder.path)
+        #expect(found.sorted() == Self.names.sorted())
+        #expect(
+            found.filter { FileManager.default.fileExists(atPath: Self.folder.appending(path: "\($0)/adapter.gguf").path) }.sorted() == Self.converted.sorted())
+    }
 
     @Test(arguments: names) func adaptersGivePEFTsLogits(name: String) throws {
         let fixture = try Fixture(name), content = try fixture.content()
@@ -72,10 +84,9 @@ import Testing
     }
 
     /// llama.cpp's converter and this reader agree on every bit.
-    @Test(arguments: names) func theConvertersFileIsTheSameAdapter(name: String) throws {
+    @Test(arguments: converted) func theConvertersFileIsTheSameAdapter(name: String) throws {
         let fixture = try Fixture(name)
-        guard let gguf = fixture.gguf else { return }
-        let found = try GGUFAdapter.read(gguf, base: fixture.base), expected = try fixture.content()
+        let found = try GGUFAdapter.read(fixture.converted(), base: fixture.base), expected = try fixture.content()
         #expect(found.pairs == expected.pairs && found.storage == expected.storage && found.digest == expected.digest)
         let worst = try fixture.distance(found)
         #expect(worst < 1e-4, "\(name): largest difference \(worst)")

@@ -77,6 +77,32 @@ struct AdapterRegistryTests {
         #expect(gguf.files.first?.bytes.prefix(4) == Array("GGUF".utf8)[...])
     }
 
+    /// A version that would make every request with it fail is not let in.
+    @Test func overflowingContentIsRefused() throws {
+        func publish(_ change: (inout LowRankPair) -> Void) -> AdapterError? {
+            var content = RegistryFixture.content(seed: 1)
+            change(&content.pairs[1])
+            return refusal { _ = try registry.publish(content, as: "bot", owner: "local", source: .peft, promote: true) }
+        }
+        #expect(publish { $0.a[3] = 3e38 }?.code == .unreadable)
+        #expect(
+            publish {
+                $0.a[3] = 1e25
+                $0.b[5] = -1e25
+            }?.code == .unsupported)
+        #expect(try fixture.files().isEmpty)
+    }
+
+    @Test func namesInMessagesAreOneShortLine() throws {
+        let name = "ft:\u{1B}[2J\n" + String(repeating: "x", count: 100_000)
+        for attempt in [{ try fixture.publish(name) }, { try registry.delete(name, number: nil, owner: "local") },
+            { _ = try registry.promote(name, number: nil, share: 7, owner: "local") },
+        ] as [() throws -> Void] {
+            let message = try #require(refusal(attempt)).message
+            #expect(message.utf8.count < 400 && message.utf8.allSatisfy { $0 >= 32 }, "\(message.utf8.count) bytes")
+        }
+    }
+
     @Test func filesAreForThisUserAlone() throws {
         try fixture.publish("bot")
         for (path, expected) in [(fixture.path("local/bot/1", Self.weights), 0o600), (fixture.path("local", "bot"), 0o700), (fixture.directory, 0o700)] {
@@ -246,17 +272,75 @@ struct AdapterRegistryTests {
     @Test func adaptersOfAnotherStoreAreNotTouched() throws {
         try fixture.publish("bot")
         let before = try fixture.files()
-        let other = try InstructionStore(directory: DataDirectory(path: "\(fixture.folder.path)/other"))
-        func open() -> AdapterError? {
-            refusal {
-                _ = try AdapterRegistry(directory: fixture.directory, store: other, base: fixture.base, budgetBytes: 1, reservedNames: [])
+        try fixture.restart {
+            for _ in 1...2 {
+                let error = try refusalOfAnotherStore()
+                #expect(error?.code == .conflict && error?.message.contains("local/bot/1") == true)
+                #expect(error?.message.contains("GRAFT_ADAPTERS_DIRECTORY") == true)
             }
+            #expect(try fixture.files() == before)
         }
-        #expect(open()?.code == .conflict)
-        #expect(open()?.message.contains("local/bot/1") == true)
-        #expect(try fixture.files() == before)
-        try fixture.restart()
         #expect(fixture.resolve("bot")?.quarantine == nil)
+    }
+
+    /// Opens the directory for another data directory, and closes it again.
+    private func refusalOfAnotherStore() throws -> AdapterError? {
+        let other = try InstructionStore(directory: DataDirectory(path: "\(fixture.folder.path)/other"))
+        return refusal { _ = try AdapterRegistry(directory: fixture.directory, store: other, base: fixture.base, budgetBytes: 1, reservedNames: []) }
+    }
+
+    /// From before the first version on, when the marker alone would not yet keep others out.
+    @Test func theDirectoryHasOneUserAtATime() throws {
+        for published in 0...1 {
+            if published == 1 { try fixture.publish("bot") }
+            let error = try refusalOfAnotherStore()
+            #expect(error?.code == .conflict, "\(published) versions")
+            #expect(error?.message.contains(fixture.directory) == true && error?.message.contains("GRAFT_ADAPTERS_DIRECTORY") == true)
+        }
+        let files = try fixture.files()
+        try fixture.restart()
+        #expect(try fixture.files() == files)
+        #expect(try registry.load(try #require(fixture.resolve("bot"))).version == 1)
+    }
+
+    @Test func anEmptyDirectoryPassesOn() throws {
+        try fixture.publish("bot")
+        try registry.delete("bot", number: nil, owner: "local")
+        var error: AdapterError?
+        try fixture.restart { error = try refusalOfAnotherStore() }
+        #expect(error == nil)
+        #expect(try fixture.publish("bot").number == 2)
+    }
+
+    /// Whatever lies where a version belongs may be somebody's, even if it looks like a version, or is empty.
+    @Test(arguments: [[weights, config], [weights], []]) func publishedFoldersAreNeverReplaced(names: [String]) throws {
+        let first = try fixture.publish("bot")
+        let folder = "\(fixture.directory)/local/bot/2"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        for name in names { try Data("of \(name)".utf8).write(to: URL(filePath: "\(folder)/\(name)")) }
+        let before = try fixture.files()
+        let error = refusal { try fixture.publish("bot", seed: 2) }
+        #expect(error?.code == .conflict && error?.message.contains("local/bot/2") == true)
+        #expect(error?.message.contains(fixture.folder.path) == false, "clients read it")
+        #expect(try fixture.files() == before)
+        for name in names { #expect(try Data(contentsOf: URL(filePath: "\(folder)/\(name)")) == Data("of \(name)".utf8)) }
+        #expect(registry.record(named: "bot", owner: "local")?.versions == [first])
+        // No row knows it, so the next start takes it for what an interrupted publication left.
+        try fixture.restart()
+        #expect(try fixture.publish("bot", seed: 2).number == 2)
+    }
+
+    @Test(arguments: ["folder", "link"]) func aMarkerThatIsNoFileIsRefused(kind: String) throws {
+        let folder = try TemporaryFolder(), marker = "\(folder.path)/adapters/.graft-adapters"
+        try FileManager.default.createDirectory(atPath: "\(folder.path)/adapters", withIntermediateDirectories: true)
+        if kind == "folder" {
+            try FileManager.default.createDirectory(atPath: marker, withIntermediateDirectories: true)
+        } else {
+            try FileManager.default.createSymbolicLink(atPath: marker, withDestinationPath: "\(folder.path)/elsewhere")
+        }
+        let error = refusal { _ = try RegistryFixture(folder: folder) }
+        #expect(error?.code == .storage && error?.message.contains(marker) == true)
+        #expect(!FileManager.default.fileExists(atPath: "\(folder.path)/elsewhere"))
     }
 
     @Test func versionsWithoutAMarkAreNobodys() throws {
@@ -276,7 +360,7 @@ struct AdapterRegistryTests {
         try fixture.publish("other", seed: 2)
         try fixture.restart { try FileManager.default.removeItem(atPath: fixture.path("local/bot/1", file)) }
         let version = try #require(fixture.resolve("bot"))
-        #expect(version.quarantine?.contains(fixture.path("local/bot/1", file)) == true)
+        #expect(version.quarantine == "local/bot/1/\(file): is missing", "relative, since clients read it")
         let error = refusal { _ = try registry.load(version) }
         #expect(error?.code == .quarantined && error?.message.contains("bot@1") == true && error?.message.contains(file) == true)
         #expect(try fixture.store.adapterVersions().map { $0.quarantine != nil } == [true, false])
@@ -298,6 +382,7 @@ struct AdapterRegistryTests {
         for _ in 1...2 {
             let error = refusal { _ = try registry.load(damaged) }
             #expect(error?.code == .quarantined && error?.message.contains("local/bot/1") == true)
+            #expect(error?.message.contains(fixture.folder.path) == false, "clients read it")
         }
         #expect(fixture.resolve("bot")?.quarantine != nil)
         #expect(fixture.resident.isEmpty)
@@ -308,6 +393,39 @@ struct AdapterRegistryTests {
         #expect(try fixture.publish("bot").number == 2)
         try registry.delete("bot", number: 1, owner: "local")
         #expect(fixture.resolve("bot")?.quarantine == nil)
+    }
+
+    /// The configuration still has its size, and is no JSON any more.
+    @Test func reasonsNameFilesInsideOfTheDirectory() throws {
+        let version = try fixture.publish("bot")
+        let path = fixture.path("local/bot/1", Self.config)
+        try fixture.restart {
+            let size = try Data(contentsOf: URL(filePath: path)).count
+            try Data(repeating: UInt8(ascii: "x"), count: size).write(to: URL(filePath: path))
+        }
+        #expect(refusal { _ = try registry.load(version) }?.code == .quarantined)
+        let reason = try #require(fixture.resolve("bot")?.quarantine)
+        #expect(reason.hasPrefix("local/bot/1: adapter_config.json: "))
+        // What is noted is looked at anew at every start, so a note with a path goes, too.
+        let id = try #require(registry.record(named: "bot", owner: "local")).id
+        try fixture.store.setAdapterQuarantine(id: id, number: 1, "\(path): is broken")
+        try fixture.restart()
+        #expect(fixture.resolve("bot")?.quarantine == reason)
+        #expect(try fixture.store.adapterVersions().map(\.quarantine) == [reason])
+    }
+
+    /// That is the disk's fault and the operator's to read, with the whole path.
+    @Test func damageRightAfterWritingIsTheDisks() throws {
+        let path = fixture.path("local/bot/1", Self.weights)
+        fixture.stages.action.withLock {
+            $0 = { stage throws(AdapterError) in
+                guard stage == .parentsSynced else { return }
+                do { try RegistryFixture.truncate(path) } catch { throw AdapterError(.conflict, "\(error)") }
+            }
+        }
+        let error = refusal { try fixture.publish("bot") }
+        #expect(error?.code == .storage && error?.message.hasPrefix("\(path): found ") == true)
+        #expect(try fixture.files().isEmpty)
     }
 
     @Test func restoredFilesAreServedAgain() throws {

@@ -79,6 +79,33 @@ struct AdapterResidencyTests {
         #expect(fixture.resident == ["c@1", "d@1"])
     }
 
+    /// A pin holds what the bare name stands for; older versions give their memory back.
+    @Test func pinsHoldThePromotedVersionAndTheCanary() throws {
+        let fixture = try fixture(room: 1, names: ["a"])
+        func load(_ number: Int) throws { _ = try fixture.registry.load(try #require(fixture.resolve("a@\(number)"))) }
+        _ = try fixture.registry.setPinned("a", true, owner: "local")
+        try load(1)
+        for seed in 2...4 {
+            try fixture.publish("a", seed: seed)
+            #expect(fixture.resident == ["a@\(seed)"])
+        }
+        let statistics = fixture.registry.statistics
+        #expect(statistics.resident.reduce(0) { $0 + $1.byteCount } <= statistics.budgetBytes && statistics.evictions == ["a": 3])
+        // A canary gets a part of the bare name's requests, so that both stay.
+        try fixture.publish("a", seed: 5, promote: false)
+        _ = try fixture.registry.promote("a", number: 5, share: 0.5, owner: "local")
+        try load(4)
+        try fixture.publish("b")
+        #expect(fixture.resident == ["a@4", "a@5", "b@1"])
+        try load(2)
+        #expect(fixture.resident == ["a@2", "a@4", "a@5"])
+        _ = try fixture.registry.rollback("a", owner: "local")
+        #expect(fixture.resident == ["a@4"], "without its canary")
+        _ = try fixture.registry.promote("a", number: 1, share: nil, owner: "local")
+        try load(1)
+        #expect(fixture.resident == ["a@1"])
+    }
+
     @Test func pinsMayExceedTheBudgetUntilTheyEnd() throws {
         let fixture = try fixture(room: 1, names: ["a", "b", "c"])
         for name in ["a", "b", "c"] {

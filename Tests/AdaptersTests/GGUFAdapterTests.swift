@@ -168,6 +168,18 @@ import Testing
         }
     }
 
+    /// The same bounds as for PEFT's files.
+    @Test func magnitudesAreBounded() throws {
+        var fixture = Fixture(base)
+        fixture.tensors[0].bytes.replaceSubrange(40..<44, with: withUnsafeBytes(of: Float(-3e38)) { Array($0) })
+        expect(.unreadable, "'blk.0.attn_q.weight.lora_a'", "3e+38", from: fixture)
+        fixture = Fixture(base)
+        for index in [2, 3] { fixture.tensors[index].bytes.replaceSubrange(0..<4, with: withUnsafeBytes(of: Float(1e19)) { Array($0) }) }
+        expect(.unsupported, "'blk.1.attn_q.weight.lora_a'", "'blk.1.attn_q.weight.lora_b'", "1e+19", from: fixture)
+        fixture.set("adapter.lora.alpha", .float32(1e-3))
+        #expect(try GGUFAdapter.read(fixture.bytes, base: base).pairs[1].b[0] == 1e19)
+    }
+
     // MARK: - What is written
 
     @Test(arguments: ["llama", "qwen2", "qwen3", "gemma3"], [AdapterContent.Storage.float32, .float16, .bfloat16])

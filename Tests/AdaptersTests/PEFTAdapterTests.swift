@@ -283,6 +283,36 @@ import Testing
         expectRefusal(.unsupported, "'\(name)'", reason) { () throws(AdapterError) in _ = try fixture.read() }
     }
 
+    /// Taking a name apart costs many times its length, so that length is bounded first.
+    @Test(arguments: [String(repeating: ".", count: 8_000_000), String(repeating: "x.lora_A", count: 1_000_000), String(repeating: "e\u{301}", count: 300)])
+    func longNamesAreRefusedAsTheyAre(rest: String) {
+        let name = "base_model.model." + rest
+        let header = Array("{\"\(name)\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}".utf8)
+        let weights = withUnsafeBytes(of: UInt64(header.count)) { Array($0) } + header + [0, 0, 0, 0]
+        do throws(AdapterError) {
+            _ = try PEFTAdapter.read(config: PEFTFixture(base).configBytes, weights: weights, base: base)
+            Issue.record("accepted a name of \(name.utf8.count) bytes")
+        } catch {
+            #expect(error.code == .unreadable && error.message.contains("has a name of \(name.utf8.count) bytes"))
+            #expect(error.message.utf8.count < 400, "\(error.message.utf8.count) bytes")
+        }
+    }
+
+    /// A shape of a megabyte does not become a message of a megabyte.
+    @Test func longShapesAreRefusedInShort() {
+        let entry = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+        let shape = "[" + String(repeating: "1,", count: 500_000) + "1]"
+        let header = Array("{\"\(entry)\":{\"dtype\":\"F32\",\"shape\":\(shape),\"data_offsets\":[0,4]}}".utf8)
+        let weights = withUnsafeBytes(of: UInt64(header.count)) { Array($0) } + header + [0, 0, 0, 0]
+        do throws(AdapterError) {
+            _ = try PEFTAdapter.read(config: PEFTFixture(base).configBytes, weights: weights, base: base)
+            Issue.record("accepted 500,001 extents")
+        } catch {
+            #expect(error.code == .unreadable && error.message.contains("500001 integers"))
+            #expect(error.message.utf8.count < 400, "\(error.message.utf8.count) bytes")
+        }
+    }
+
     @Test func theShapesAreTheBases() {
         let q = "layers.0.self_attn.q_proj.lora_A.weight", width = base.hiddenSize
         func refused(_ code: AdapterError.Code, _ ending: String, _ shape: [Int], _ words: String...) {
@@ -360,6 +390,57 @@ import Testing
             fixture["layers.1.mlp.down_proj.\(ending)"].name = name.replacingEnd("weight", "other.weight")
         }
         expectRefusal(.unsupported, "'other'", "layers.1.mlp.down_proj") { () throws(AdapterError) in _ = try fixture.read() }
+    }
+
+    /// They come from the file, and go to terminals and logs.
+    @Test(arguments: [0, 2]) func adapterNamesInMessagesAreEscapedAndShort(changed: Int) throws {
+        var fixture = PEFTFixture(base)
+        let name = "\u{1B}]0;x\u{7}\u{9B}\n" + String(repeating: "n", count: 400)
+        for index in changed...changed + 1 { fixture.tensors[index].name = fixture.tensors[index].name.replacingEnd("weight", "\(name).weight") }
+        do throws(AdapterError) {
+            _ = try fixture.read()
+            Issue.record("accepted two adapters")
+        } catch {
+            #expect(error.code == .unsupported && error.message.contains("\\u{1B}]0;x"), "\(error.message)")
+            #expect(error.message.unicodeScalars.allSatisfy { $0.properties.generalCategory != .control } && error.message.utf8.count < 600)
+        }
+    }
+
+    // MARK: - Magnitudes
+
+    @Test(arguments: ["lora_A", "lora_B"], [Float(3e38), -1.1e30]) func singleNumbersAreBounded(half: String, value: Float) throws {
+        var fixture = PEFTFixture(base)
+        let ending = "layers.1.self_attn.q_proj.\(half).weight"
+        fixture[ending].values[77] = value
+        expectRefusal(.unreadable, "'\(fixture[ending].name)'", "\(abs(value))", "1e+30") { () throws(AdapterError) in _ = try fixture.read() }
+        // The largest that is let in, beside zeros.
+        fixture[ending].values[77] = -1e30
+        let other = "layers.1.self_attn.q_proj.\(half == "lora_A" ? "lora_B" : "lora_A").weight"
+        fixture[other].values = fixture[other].values.map { _ in 0 }
+        #expect(try fixture.read().pairs.count == 4)
+    }
+
+    /// max|A| · max|B| · |scale| · columns stays below the largest float32.
+    @Test func productsAreBounded() throws {
+        var fixture = PEFTFixture(base)
+        let a = "layers.0.mlp.down_proj.lora_A.weight", b = "layers.0.mlp.down_proj.lora_B.weight"
+        let columns = Float(base.shape(of: .down).columns)
+        // With the scale 2 the bound is 2^127; the next power of two is infinite.
+        fixture[a].values[5] = -0x1p63
+        fixture[b].values[9] = 0x1p63 / columns
+        #expect(try fixture.read().pairs[1].a[5] == -0x1p63)
+        fixture[b].values[9] *= 2
+        let names = [fixture[a].name, fixture[b].name]
+        expectRefusal(.unsupported, "'\(names[0])'", "'\(names[1])'", "\(Float(0x1p63))", "\(0x1p64 / columns)") { () throws(AdapterError) in
+            _ = try fixture.read()
+        }
+        // Half the scale makes up for it, whatever its sign; a scale of zero for anything.
+        for alpha: JSONValue in [4, -4, 0] {
+            fixture.config["lora_alpha"] = alpha
+            #expect(try fixture.read().pairs.count == 4)
+        }
+        fixture.config["lora_alpha"] = -8
+        expectRefusal(.unsupported, "down_proj.lora_B.weight") { () throws(AdapterError) in _ = try fixture.read() }
     }
 
     /// Two spellings of é are the same text to Swift and two names to a file.

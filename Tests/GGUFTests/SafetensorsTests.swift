@@ -78,6 +78,28 @@ import Testing
         #expect(error?.code == .malformed && error?.message.contains("'w'") == true)
     }
 
+    @Test func namesAreBounded() throws {
+        let longest = String(repeating: "a", count: 510) + "é"
+        #expect(try SafetensorsFile(parsing: file("{\(entry(longest, "U8", "[1]", 0, 1))}", 1)).tensors[0].name == longest)
+        let error = failure(file("{\(entry(longest + ".", "U8", "[1]", 0, 1))}", 1))
+        #expect(error?.code == .malformed)
+        #expect(error?.message == "tensor '\(longest.prefix(80))…' has a name of 513 bytes, expected at most 512")
+    }
+
+    /// Messages show shapes and offsets, and stay short all the same.
+    @Test func extentsAreBounded() throws {
+        let most = "[1,1,1,1,1,1,1,4]"
+        #expect(try SafetensorsFile(parsing: file("{\(entry("w", "U8", most, 0, 4))}", 4)).tensors[0].shape.count == 8)
+        for count in [9, 600_000] {
+            let numbers = "[" + [String](repeating: "1", count: count).joined(separator: ",") + "]"
+            let shape = failure(file("{\(entry("w", "U8", numbers, 0, 1))}", 1))
+            #expect(shape?.code == .malformed && shape?.message == "tensor 'w' has a shape of \(count) integers, expected at most 8")
+            let offsets = failure(file(#"{"w":{"dtype":"U8","shape":[1],"data_offsets":\#(numbers)}}"#, 1))
+            #expect(offsets?.code == .malformed && offsets?.message == "tensor 'w' has a data_offsets of \(count) integers, expected 2")
+        }
+        #expect(failure(file(#"{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1,1]}}"#, 1))?.message.contains("[0, 1, 1]") == true)
+    }
+
     @Test func everyByteBelongsToOneTensor() {
         let overlap = failure(file("{\(entry("a", "U8", "[4]", 0, 4)),\(entry("b", "U8", "[4]", 3, 7))}", 7))
         #expect(overlap?.message == "tensor 'b' begins at data offset 3, inside tensor 'a', which ends at 4")
@@ -159,6 +181,17 @@ import Testing
         let second = bytes(of: Float16(-2).bitPattern) + [UInt8](repeating: UInt8(bitPattern: -1), count: 32)
         let found = TensorValues.decode(first + second, at: 0..<68, as: .q8_0)
         #expect(found == (0..<32).map { Float($0 * 8 - 128) / 2 } + [Float](repeating: 2, count: 32))
+    }
+
+    @Test func theLargestMagnitudeIsFound() {
+        #expect(TensorValues.largestMagnitude(in: []) == 0 && TensorValues.largestMagnitude(in: [-0.0, 0]) == 0)
+        for place in [0, 1, 7, 500, 998] {
+            var values = (0..<999).map { Float($0 % 13) * ($0 % 2 == 0 ? 0.5 : -0.5) }
+            #expect(TensorValues.largestMagnitude(in: values) == 6)
+            values[place] = place % 2 == 0 ? -1e30 : 1e30
+            #expect(TensorValues.largestMagnitude(in: values) == 1e30)
+        }
+        #expect(TensorValues.largestMagnitude(in: [.leastNonzeroMagnitude, -.leastNonzeroMagnitude]) == .leastNonzeroMagnitude)
     }
 
     @Test(arguments: [Float.infinity, -.infinity, .nan, -.nan, .signalingNaN]) func whatIsNotFiniteIsFound(value: Float) {

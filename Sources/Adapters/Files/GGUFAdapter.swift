@@ -31,10 +31,8 @@ public enum GGUFAdapter {
         for pair in pairs {
             // As llama.cpp computes it: an alpha of 0 means none.
             let scale = alpha == 0 ? 1 : try PairTable.checkedScale(Double(alpha / Float(pair.rank)), "\(alphaKey) / rank of tensor \(shown(pair.b.name))")
-            content.pairs.append(
-                LowRankPair(
-                    layer: pair.layer, projection: pair.projection, scale: scale, rank: pair.rank, a: try PairTable.values(of: pair.a, in: bytes),
-                    b: try PairTable.values(of: pair.b, in: bytes)))
+            let (a, b) = try table.values(of: pair, scale: scale, in: bytes)
+            content.pairs.append(LowRankPair(layer: pair.layer, projection: pair.projection, scale: scale, rank: pair.rank, a: a, b: b))
         }
         return content
     }

@@ -33,7 +33,7 @@ public enum PEFTAdapter {
             if let first, first.stem != key.stem || first.adapterName != key.adapterName {
                 throw AdapterError(
                     .unsupported,
-                    "tensor \(shown(tensor.name)): found adapter '\(key.adapterName)' below '\(key.stem)', expected '\(first.adapterName)' below '\(first.stem)' as for the tensors before; keep one adapter of one model in the file"
+                    "tensor \(shown(tensor.name)): found adapter \(shown(String(key.adapterName))) below '\(key.stem)', expected \(shown(String(first.adapterName))) below '\(first.stem)' as for the tensors before; keep one adapter of one model in the file"
                 )
             }
             first = first ?? key
@@ -56,11 +56,9 @@ public enum PEFTAdapter {
                 )
             }
             let scale = try configuration.scale(of: module, rank: rank, &budget)
-            let a = try PairTable.values(of: pair.a, in: weights)
-            var b = try PairTable.values(of: pair.b, in: weights)
-            if reordersRows, RotaryRows.areInterleaved(pair.projection, of: base) {
-                b = RotaryRows.interleaved(b, width: rank, headDim: base.headDim)
-            }
+            let (a, stored) = try table.values(of: pair, scale: scale, in: weights)
+            let isMoved = reordersRows && RotaryRows.areInterleaved(pair.projection, of: base)
+            let b = isMoved ? RotaryRows.interleaved(stored, width: rank, headDim: base.headDim) : stored
             content.pairs.append(LowRankPair(layer: pair.layer, projection: pair.projection, scale: scale, rank: rank, a: a, b: b))
         }
         return content

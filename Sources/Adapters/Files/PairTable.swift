@@ -8,7 +8,7 @@ struct PairTable {
     struct Half {
         /// The tensor's name in the file.
         var name: String
-        /// Row-major: A is [rank, in], B is [out, rank].
+        /// Row-major: A is [rank, in], B is [out, rank]. Of so few extents that messages may show them all; both formats' readers see to that.
         var shape: [Int]
         /// Nil when the file stores it in a type that is not read; `typeName` is for the message.
         var type: GGMLType?
@@ -31,6 +31,8 @@ struct PairTable {
 
     /// What no sane adapter multiplies its product with; beyond it the sums of the projections lose all precision.
     static let largestScale: Float = 1_048_576
+    /// No number of a trained adapter comes near to it, and products with larger ones overflow.
+    static let largestMagnitude: Float = 1e30
 
     let base: ModelConfiguration
     private var halves: [(a: Half?, b: Half?)]
@@ -129,8 +131,22 @@ struct PairTable {
         return a != nil || b != nil
     }
 
-    /// The numbers of one half, all finite.
-    static func values(of half: Half, in file: [UInt8]) throws(AdapterError) -> [Float] {
+    /// The numbers of both halves, all finite and so small that the projection of an input of ones cannot overflow.
+    func values(of pair: Pair, scale: Float, in file: [UInt8]) throws(AdapterError) -> (a: [Float], b: [Float]) {
+        let a = try Self.values(of: pair.a, in: file), b = try Self.values(of: pair.b, in: file)
+        let magnitudeA = try Self.checkedMagnitude(a, of: pair.a), magnitudeB = try Self.checkedMagnitude(b, of: pair.b)
+        let columns = base.shape(of: pair.projection).columns
+        let bound = Double(magnitudeA) * Double(magnitudeB) * Double(abs(scale)) * Double(columns)
+        guard bound <= Double(Float.greatestFiniteMagnitude) else {
+            throw AdapterError(
+                .unsupported,
+                "tensors \(shown(pair.a.name)) and \(shown(pair.b.name)): found magnitudes of \(magnitudeA) and \(magnitudeB), which with the scale \(scale) over \(columns) columns may add up to \(bound), expected at most \(Float.greatestFiniteMagnitude); training diverged or the scale is wrong"
+            )
+        }
+        return (a, b)
+    }
+
+    private static func values(of half: Half, in file: [UInt8]) throws(AdapterError) -> [Float] {
         guard let type = half.type else { preconditionFailure("a half of type \(half.typeName) was let in") }
         let values = TensorValues.decode(file, at: half.range, as: type)
         if let index = TensorValues.firstNonFinite(in: values) {
@@ -139,6 +155,17 @@ struct PairTable {
                 "tensor \(shown(half.name)): found \(values[index]) at index \(index), expected finite numbers; training diverged or the file is damaged")
         }
         return values
+    }
+
+    private static func checkedMagnitude(_ values: [Float], of half: Half) throws(AdapterError) -> Float {
+        let magnitude = TensorValues.largestMagnitude(in: values)
+        guard magnitude <= largestMagnitude else {
+            throw AdapterError(
+                .unreadable,
+                "tensor \(shown(half.name)): found a number of magnitude \(magnitude), expected at most \(largestMagnitude); training diverged or the file is damaged"
+            )
+        }
+        return magnitude
     }
 
     static func checkedScale(_ scale: Double, _ subject: String) throws(AdapterError) -> Float {

@@ -3,12 +3,16 @@ import InstructionStore
 
 /// The published versions on disk: `<directory>/<owner>/<name>/<number>/`, each a PEFT directory of two files, plus `.tmp-…` for what is being made.
 ///
-/// Nothing is ever removed but files of the two known names and folders that are empty then: whatever else somebody keeps here stays.
+/// Nothing is ever removed but files of the two known names and folders that are empty then: whatever else somebody keeps here stays. A directory belongs to
+/// one process at a time, from making this value until the last copy of it is gone.
+///
+/// What is said of versions, as their damage, names files relative to the directory, because clients read it; errors of the system are for the operator and
+/// have whole paths.
 struct AdapterFolders: Sendable {
     static let configName = "adapter_config.json"
     static let weightsName = "adapter_model.safetensors"
     static let temporaryPrefix = ".tmp-"
-    /// Says whose the directory is.
+    /// Says whose the directory is, and is locked by who uses it.
     static let markerName = ".graft-adapters"
 
     /// The sizes that a version's files must have.
@@ -26,6 +30,7 @@ struct AdapterFolders: Sendable {
     }
 
     let directory: String
+    private let marker: AdapterDirectoryMarker
 
     static func folder(owner: String, name: String, number: Int) -> String { "\(owner)/\(name)/\(number)" }
 
@@ -37,7 +42,7 @@ struct AdapterFolders: Sendable {
     /// - Returns: its name in the directory.
     func stage(config: [UInt8], weights: [UInt8]) throws(AdapterError) -> String {
         let folder = Self.temporaryPrefix + String(UInt64.random(in: .min ... .max), radix: 16)
-        guard mkdir(path(folder), 0o700) == 0 else { throw failure(path(folder), "cannot be made", errno) }
+        guard mkdir(path(folder), 0o700) == 0 else { throw AdapterError(path(folder), "cannot be made", errno) }
         do {
             try write(config, to: "\(folder)/\(Self.configName)")
             try write(weights, to: "\(folder)/\(Self.weightsName)")
@@ -50,30 +55,39 @@ struct AdapterFolders: Sendable {
 
     /// Makes the names of a staged folder's files durable.
     func synchronize(_ folder: String) throws(AdapterError) {
-        try synchronizeDirectory(path(folder))
+        try Self.synchronizeDirectory(path(folder))
     }
 
     /// Makes the folders above a version's.
     func makeParents(of folder: String) throws(AdapterError) {
         for parent in parents(of: folder).dropFirst() {
-            guard mkdir(parent, 0o700) == 0 || errno == EEXIST else { throw failure(parent, "cannot be made", errno) }
+            guard mkdir(parent, 0o700) == 0 || errno == EEXIST else { throw AdapterError(parent, "cannot be made", errno) }
         }
     }
 
     /// Gives a staged folder its final name. The new entry is not durable yet.
+    /// - Throws: `conflict` when anything has the name: it may be somebody's published version, and what interrupted publications left goes at the next start.
     func rename(_ temporary: String, to folder: String) throws(AdapterError) {
-        // What an interrupted publication left under this number was never visible.
-        remove(folder, withParents: false)
+        var status = stat()
+        // Should something come to be there after this look, the system itself refuses to replace it, unless it is an empty folder.
+        if lstat(path(folder), &status) == 0 { throw occupied(folder) }
         guard Glibc.rename(path(temporary), path(folder)) == 0 else {
-            guard errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR else { throw failure(path(folder), "cannot be named so", errno) }
-            throw AdapterError(.conflict, "\(path(folder)): found other files, expected nothing where the new version belongs; move them away, then try again")
+            guard errno == ENOTEMPTY || errno == EEXIST || errno == ENOTDIR else { throw AdapterError(path(folder), "cannot be named so", errno) }
+            throw occupied(folder)
         }
+    }
+
+    private func occupied(_ folder: String) -> AdapterError {
+        AdapterError(
+            .conflict,
+            "\(folder) in the directory of the adapters: found something there, expected nothing where the new version belongs; move it away, or restart the "
+                + "server if an interrupted publication left it, then try again")
     }
 
     /// Makes the new name of a folder durable, those of the folders above it, and that the temporary one is gone. Folders that were there already are synced
     /// too: a process that died may have made them.
     func synchronizeParents(of folder: String) throws(AdapterError) {
-        for parent in parents(of: folder).reversed() { try synchronizeDirectory(parent) }
+        for parent in parents(of: folder).reversed() { try Self.synchronizeDirectory(parent) }
     }
 
     /// From the directory down to the one that holds a version's folder.
@@ -84,7 +98,7 @@ struct AdapterFolders: Sendable {
     private func write(_ bytes: [UInt8], to file: String) throws(AdapterError) {
         let path = path(file)
         let descriptor = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0o600)
-        guard descriptor >= 0 else { throw failure(path, "cannot be made", errno) }
+        guard descriptor >= 0 else { throw AdapterError(path, "cannot be made", errno) }
         defer { close(descriptor) }
         var done = 0
         while done < bytes.count {
@@ -92,21 +106,21 @@ struct AdapterFolders: Sendable {
             if count > 0 {
                 done += count
             } else if errno != EINTR {
-                throw failure(path, "cannot be written", count == 0 ? ENOSPC : errno)
+                throw AdapterError(path, "cannot be written", count == 0 ? ENOSPC : errno)
             }
         }
         // By the descriptor that wrote: it is told of every error since.
-        guard fsync(descriptor) == 0 else { throw failure(path, "cannot be written to disk", errno) }
+        guard fsync(descriptor) == 0 else { throw AdapterError(path, "cannot be written to disk", errno) }
     }
 
-    private func synchronizeDirectory(_ path: String) throws(AdapterError) {
+    private static func synchronizeDirectory(_ path: String) throws(AdapterError) {
         let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw failure(path, "cannot be opened", errno) }
+        guard descriptor >= 0 else { throw AdapterError(path, "cannot be opened", errno) }
         defer { close(descriptor) }
-        guard fsync(descriptor) == 0 else { throw failure(path, "cannot be written to disk", errno) }
+        guard fsync(descriptor) == 0 else { throw AdapterError(path, "cannot be written to disk", errno) }
     }
 
-    private func parent(of path: String) -> String {
+    private static func parent(of path: String) -> String {
         path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."
     }
 
@@ -115,34 +129,35 @@ struct AdapterFolders: Sendable {
     /// What is wrong with a version's files as far as a look without reading shows; `nil` when nothing is.
     func fault(in folder: String, sizes: Sizes) -> String? {
         for (name, expected) in [(Self.configName, sizes.config), (Self.weightsName, sizes.weights)] {
-            let path = "\(path(folder))/\(name)"
+            let file = "\(folder)/\(name)"
             var status = stat()
-            guard lstat(path, &status) == 0 else { return "\(path): \(errno == ENOENT ? "is missing" : systemReason(errno))" }
-            guard status.st_mode & S_IFMT == S_IFREG else { return "\(path): is no regular file" }
-            guard Int(status.st_size) == expected else { return "\(path): found \(status.st_size) bytes, expected \(expected)" }
+            guard lstat(path(file), &status) == 0 else { return "\(file): \(errno == ENOENT ? "is missing" : systemReason(errno))" }
+            guard status.st_mode & S_IFMT == S_IFREG else { return "\(file): is no regular file" }
+            guard Int(status.st_size) == expected else { return "\(file): found \(status.st_size) bytes, expected \(expected)" }
         }
         return nil
     }
 
     func read(_ folder: String, sizes: Sizes) throws(ReadFailure) -> (config: [UInt8], weights: [UInt8]) {
-        (try readFile("\(path(folder))/\(Self.configName)", count: sizes.config), try readFile("\(path(folder))/\(Self.weightsName)", count: sizes.weights))
+        (try readFile("\(folder)/\(Self.configName)", count: sizes.config), try readFile("\(folder)/\(Self.weightsName)", count: sizes.weights))
     }
 
-    private func readFile(_ path: String, count: Int) throws(ReadFailure) -> [UInt8] {
+    private func readFile(_ file: String, count: Int) throws(ReadFailure) -> [UInt8] {
+        let path = path(file)
         // Without O_NONBLOCK, opening a FIFO would wait for a writer.
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
         guard descriptor >= 0 else {
             switch errno {
-            case ENOENT, ENOTDIR: throw .damaged("\(path): is missing")
-            case ELOOP: throw .damaged("\(path): is a symbolic link, expected a regular file")
-            default: throw .refused(failure(path, "cannot be opened", errno))
+            case ENOENT, ENOTDIR: throw .damaged("\(file): is missing")
+            case ELOOP: throw .damaged("\(file): is a symbolic link, expected a regular file")
+            default: throw .refused(AdapterError(path, "cannot be opened", errno))
             }
         }
         defer { close(descriptor) }
         var status = stat()
-        guard fstat(descriptor, &status) == 0 else { throw .refused(failure(path, "cannot be examined", errno)) }
-        guard status.st_mode & S_IFMT == S_IFREG else { throw .damaged("\(path): is no regular file") }
-        guard Int(status.st_size) == count else { throw .damaged("\(path): found \(status.st_size) bytes, expected \(count)") }
+        guard fstat(descriptor, &status) == 0 else { throw .refused(AdapterError(path, "cannot be examined", errno)) }
+        guard status.st_mode & S_IFMT == S_IFREG else { throw .damaged("\(file): is no regular file") }
+        guard Int(status.st_size) == count else { throw .damaged("\(file): found \(status.st_size) bytes, expected \(count)") }
         var problem: ReadFailure?
         let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
             while initialized < count {
@@ -150,10 +165,10 @@ struct AdapterFolders: Sendable {
                 if got > 0 {
                     initialized += got
                 } else if got == 0 {
-                    problem = .damaged("\(path): ends at byte \(initialized), expected \(count)")
+                    problem = .damaged("\(file): ends at byte \(initialized), expected \(count)")
                     return
                 } else if errno != EINTR {
-                    problem = .refused(failure(path, "cannot be read", errno))
+                    problem = .refused(AdapterError(path, "cannot be read", errno))
                     return
                 }
             }
@@ -165,9 +180,14 @@ struct AdapterFolders: Sendable {
     // MARK: Removing
 
     /// Removes a version's or a temporary folder, and the folders above it that are empty then. What cannot be removed stays for the next start.
-    func remove(_ folder: String, withParents: Bool = true) {
+    func remove(_ folder: String) {
         for name in [Self.configName, Self.weightsName] { unlink("\(path(folder))/\(name)") }
-        guard rmdir(path(folder)) == 0 || errno == ENOENT, withParents else { return }
+        guard rmdir(path(folder)) == 0 || errno == ENOENT else { return }
+        removeEmptyParents(of: folder)
+    }
+
+    /// Removes the folders above a version's that are empty.
+    func removeEmptyParents(of folder: String) {
         for parent in parents(of: folder).dropFirst().reversed() {
             guard rmdir(parent) == 0 || errno == ENOENT else { return }
         }
@@ -187,43 +207,32 @@ struct AdapterFolders: Sendable {
 
     // MARK: Whose directory it is
 
-    /// Makes the directory if need be and marks it as the store's with this id, so that no other store takes the versions in it for leftovers.
-    /// - Throws: `conflict` when versions are in it that belong to another store, or to nobody.
-    func claim(storeID: String) throws(AdapterError) {
-        try makeDirectory()
-        let marker = path(Self.markerName)
-        var found: String?
-        do {
-            found = String(decoding: try readFile(marker, count: storeID.utf8.count), as: UTF8.self)
-        } catch {
-            // A marker that is missing or no marker names nobody.
-            if case .refused(let error) = error { throw error }
-        }
+    /// Takes the directory, which is made if need be, and marks it as the store's with this id, so that no other store takes the versions in it for leftovers.
+    /// - Throws: `conflict` when somebody uses the directory, or when versions are in it that belong to another store, or to nobody.
+    init(claiming directory: String, for storeID: String) throws(AdapterError) {
+        try Self.makeDirectory(directory)
+        self.directory = directory
+        marker = try AdapterDirectoryMarker(directory: directory)
+        let found = try marker.storeID()
         if found == storeID { return }
+        // A marker that is empty or torn names nobody: it is on the disk before any version can be.
         if let folder = try versionFolders().first {
             throw AdapterError(
                 .conflict,
                 "\(directory): found \(folder), which \(found == nil ? "no data directory has published" : "another data directory has published"); "
-                    + "use the data directory that belongs to these adapters, or name another directory for adapters")
+                    + "use the data directory that belongs to these adapters, or name another directory for adapters with GRAFT_ADAPTERS_DIRECTORY")
         }
-        let temporary = Self.temporaryPrefix + String(UInt64.random(in: .min ... .max), radix: 16)
-        do throws(AdapterError) {
-            try write(Array(storeID.utf8), to: temporary)
-            guard Glibc.rename(path(temporary), marker) == 0 else { throw failure(marker, "cannot be named so", errno) }
-            try synchronizeDirectory(directory)
-        } catch {
-            unlink(path(temporary))
-            throw error
-        }
+        try marker.write(storeID)
+        try Self.synchronizeDirectory(directory)
     }
 
-    private func makeDirectory() throws(AdapterError) {
+    private static func makeDirectory(_ directory: String) throws(AdapterError) {
         if mkdir(directory, 0o700) == 0 {
             try synchronizeDirectory(parent(of: directory))
             return
         }
         var status = stat()
-        guard errno == EEXIST else { throw failure(directory, "cannot be made", errno) }
+        guard errno == EEXIST else { throw AdapterError(directory, "cannot be made", errno) }
         guard stat(directory, &status) == 0, status.st_mode & S_IFMT == S_IFDIR else {
             throw AdapterError(.storage, "\(directory): found something that is no directory, expected the directory of the adapters")
         }
@@ -256,7 +265,7 @@ struct AdapterFolders: Sendable {
     }
 
     private func entries(of path: String) throws(AdapterError) -> [String] {
-        guard let stream = opendir(path) else { throw failure(path, "cannot be listed", errno) }
+        guard let stream = opendir(path) else { throw AdapterError(path, "cannot be listed", errno) }
         defer { closedir(stream) }
         var names: [String] = []
         while true {
@@ -265,15 +274,16 @@ struct AdapterFolders: Sendable {
             let name = withUnsafeBytes(of: entry.pointee.d_name) { bytes in String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self) }
             if name != ".", name != ".." { names.append(name) }
         }
-        guard errno == 0 else { throw failure(path, "cannot be listed", errno) }
+        guard errno == 0 else { throw AdapterError(path, "cannot be listed", errno) }
         return names
     }
+}
 
-    // MARK: Errors
-
-    private func failure(_ path: String, _ what: String, _ number: Int32) -> AdapterError {
-        isStorageFull(number)
-            ? AdapterError(.storageFull, "\(path): \(what): \(systemReason(number)); free some room, then try again")
-            : AdapterError(.storage, "\(path): \(what): \(systemReason(number)); check the disk and that this user may write there")
+extension AdapterError {
+    /// What the system said to an operation on a file, for the operator.
+    init(_ path: String, _ what: String, _ number: Int32) {
+        let isFull = isStorageFull(number)
+        let wayOut = isFull ? "free some room, then try again" : "check the disk and that this user may write there"
+        self.init(isFull ? .storageFull : .storage, "\(path): \(what): \(systemReason(number)); \(wayOut)")
     }
 }

@@ -1,3 +1,4 @@
+import GGUF
 import InstructionStore
 import Modeling
 
@@ -28,7 +29,7 @@ extension AdapterRegistry {
         }
     }
 
-    /// Puts a version's files where they belong, and packs what can be read from there. On an error nothing of them is left.
+    /// Puts a version's files where they belong, and packs what can be read from there. On an error nothing of them is left, and what was there before stays.
     private func place(_ version: AdapterVersion, _ row: AdapterVersionContent, config: [UInt8], weights: [UInt8]) throws(AdapterError) -> Adapter {
         let temporary = try folders.stage(config: config, weights: weights)
         do {
@@ -38,6 +39,12 @@ extension AdapterRegistry {
             try folders.makeParents(of: row.folder)
             try reach(.parentsMade)
             try folders.rename(temporary, to: row.folder)
+        } catch {
+            folders.remove(temporary)
+            folders.removeEmptyParents(of: row.folder)
+            throw error
+        }
+        do {
             try reach(.renamed)
             try folders.synchronizeParents(of: row.folder)
             try reach(.parentsSynced)
@@ -45,7 +52,6 @@ extension AdapterRegistry {
             try reach(.verified)
             return adapter
         } catch {
-            folders.remove(temporary)
             folders.remove(row.folder)
             throw error
         }
@@ -57,7 +63,7 @@ extension AdapterRegistry {
         } catch {
             switch error {
             case .refused(let error): throw error
-            case .damaged(let reason): throw AdapterError(.storage, "\(reason), right after it was written; check the disk")
+            case .damaged(let reason): throw AdapterError(.storage, "\(folders.path(reason)), right after it was written; check the disk")
             }
         }
     }
@@ -111,7 +117,7 @@ extension AdapterRegistry {
 
     public func promote(_ name: String, number: Int?, share: Double?, owner: String) throws(AdapterError) -> AdapterRecord {
         if let share, !(0...1).contains(share) {
-            throw AdapterError(.invalidArgument, "adapter '\(name)': found a share of \(share), expected 0 to 1")
+            throw AdapterError(.invalidArgument, "adapter \(shown(name)): found a share of \(share), expected 0 to 1")
         }
         return try change(name, owner) { record throws(AdapterError) in
             if share == 0 { return try stored { () throws(InstructionStoreError) in try store.setAdapterCanary(id: record.id, nil) } }

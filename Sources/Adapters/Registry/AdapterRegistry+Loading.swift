@@ -99,10 +99,10 @@ extension AdapterRegistry {
         do {
             content = try PEFTAdapter.read(config: config, weights: weights, base: base.configuration)
         } catch {
-            throw error.code == .outOfMemory ? .refused(error) : .damaged("\(folders.path(files.folder)): \(error.message)")
+            throw error.code == .outOfMemory ? .refused(error) : .damaged("\(files.folder): \(error.message)")
         }
         let found = content.digest
-        guard found == digest else { throw .damaged("\(folders.path(files.folder))/\(AdapterFolders.weightsName): found content \(found), expected \(digest)") }
+        guard found == digest else { throw .damaged("\(files.folder)/\(AdapterFolders.weightsName): found content \(found), expected \(digest)") }
         return VerifiedContent(config: config, weights: weights, content: content)
     }
 

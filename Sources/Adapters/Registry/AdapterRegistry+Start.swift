@@ -3,7 +3,6 @@ import InstructionStore
 extension AdapterRegistry {
     /// Brings rows and files together: everything whose files are there is served.
     static func open(_ folders: AdapterFolders, store: InstructionStore, base: AdapterBase, budgetBytes: Int) throws(AdapterError) -> AdapterTable {
-        try folders.claim(storeID: store.id)
         let rows = try stored { () throws(InstructionStoreError) in try store.adapters() }
         let versionRows = try stored { () throws(InstructionStoreError) in try store.adapterVersions() }
         try folders.removeLeftovers(known: Set(versionRows.map(\.content.folder)))
@@ -35,8 +34,16 @@ extension AdapterRegistry {
     private static func finding(_ files: AdapterTable.Files, _ version: AdapterVersion, in folders: AdapterFolders, base: AdapterBase) -> String? {
         if let fault = folders.fault(in: files.folder, sizes: files.sizes) { return fault }
         guard let before = version.quarantine else { return nil }
-        guard version.baseDigest == base.digest, (try? verifiedContent(files, digest: version.digest, in: folders, base: base)) != nil else { return before }
-        return nil
+        guard version.baseDigest == base.digest else { return before }
+        do {
+            _ = try verifiedContent(files, digest: version.digest, in: folders, base: base)
+            return nil
+        } catch {
+            switch error {
+            case .damaged(let reason): return reason
+            case .refused: return before
+            }
+        }
     }
 }
 

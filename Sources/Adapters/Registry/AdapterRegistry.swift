@@ -1,3 +1,4 @@
+import GGUF
 import Glibc
 import InstructionStore
 import Kernels
@@ -40,7 +41,7 @@ public final class AdapterRegistry: AdapterService {
     /// Opens the directory: checks that the files of every version are there, quarantines what is not, removes what interrupted changes left.
     ///
     /// - Parameters:
-    ///   - directory: of all adapters; made if it is not there. It belongs to `store` from then on.
+    ///   - directory: of all adapters; made if it is not there. It belongs to `store` from then on, and nobody else can open it as long as this object lives.
     ///   - budgetBytes: memory for packed adapters. One that is asked for is loaded even if it is larger.
     ///   - reservedNames: refused as names of adapters, beside `default` and the base's own.
     ///   - now: seconds since 1970 UTC.
@@ -61,7 +62,7 @@ public final class AdapterRegistry: AdapterService {
         self.reservedNames = reservedNames.union(["default", base.name])
         self.now = now
         self.onStage = onStage
-        folders = AdapterFolders(directory: directory)
+        folders = try AdapterFolders(claiming: directory, for: store.id)
         table = Mutex(try Self.open(folders, store: store, base: base, budgetBytes: budgetBytes))
     }
 
@@ -146,7 +147,7 @@ public final class AdapterRegistry: AdapterService {
     /// Names that would mean something else in a request or a path.
     func check(name: String) throws(AdapterError) {
         if name.hasPrefix("ft:") {
-            throw AdapterError(.invalidName, "adapter '\(name)': names that begin with ft: are made by tuning jobs; choose another")
+            throw AdapterError(.invalidName, "adapter \(shown(name)): names that begin with ft: are made by tuning jobs; choose another")
         }
         guard AdapterReference.isValidName(name), name.utf8.contains(where: { $0 != UInt8(ascii: ".") }) else {
             throw AdapterError(
@@ -158,7 +159,7 @@ public final class AdapterRegistry: AdapterService {
     }
 
     func notFound(_ name: String, _ number: Int? = nil) -> AdapterError {
-        AdapterError(.notFound, "adapter '\(name)': there is no \(number.map { "version \($0) of it" } ?? "adapter of that name")")
+        AdapterError(.notFound, "adapter \(shown(name)): there is no \(number.map { "version \($0) of it" } ?? "adapter of that name")")
     }
 }
 

@@ -75,7 +75,9 @@ struct AdapterTable: Sendable {
             id: row.id, owner: row.owner, name: row.name, promoted: row.promoted, canary: canary, isPinned: row.isPinned, versions: versions)
         records[name] = record
         namesByID[row.id] = name
-        return resident.setPinned(name, row.isPinned)
+        // What the bare name stands for.
+        let pinned = row.isPinned ? [row.promoted, canary?.number].compactMap { $0 } : []
+        return resident.setPinned(name, Set(pinned))
     }
 
     mutating func setFiles(_ key: VersionKey, _ value: Files) {

@@ -14,7 +14,8 @@ struct ResidentSet: Sendable {
     private(set) var loads: UInt64 = 0
     private(set) var evictions: [String: UInt64] = [:]
     private var entries: [VersionKey: Entry] = [:]
-    private var pinned: Set<NameKey> = []
+    /// Of each pinned name the numbers that stay: older versions of it give their memory back like all others.
+    private var pinned: [NameKey: Set<Int>] = [:]
     private var clock: UInt64 = 0
 
     init(budgetBytes: Int) {
@@ -52,7 +53,7 @@ struct ResidentSet: Sendable {
 
     /// Takes all of a name out, with what was counted for it.
     mutating func remove(all name: NameKey) -> [Adapter] {
-        pinned.remove(name)
+        pinned[name] = nil
         return entries.keys.filter { $0.name == name }.flatMap { remove($0) }
     }
 
@@ -60,15 +61,17 @@ struct ResidentSet: Sendable {
         evictions[name] = nil
     }
 
-    mutating func setPinned(_ name: NameKey, _ isPinned: Bool) -> [Adapter] {
-        if isPinned { pinned.insert(name) } else { pinned.remove(name) }
+    /// - Parameter numbers: the versions of the name that stay whatever the budget; none for a name that is not pinned.
+    mutating func setPinned(_ name: NameKey, _ numbers: Set<Int>) -> [Adapter] {
+        pinned[name] = numbers.isEmpty ? nil : numbers
         return trim(keeping: nil)
     }
 
     private mutating func trim(keeping kept: VersionKey?) -> [Adapter] {
+        func isPinned(_ key: VersionKey) -> Bool { pinned[key.name]?.contains(key.number) ?? false }
         var released: [Adapter] = []
         while byteCount > budgetBytes {
-            let candidates = entries.filter { $0.key != kept && !pinned.contains($0.key.name) }
+            let candidates = entries.filter { $0.key != kept && !isPinned($0.key) }
             guard let oldest = candidates.min(by: { $0.value.lastUse < $1.value.lastUse })?.key else { break }
             released += remove(oldest)
             evictions[oldest.name.name, default: 0] += 1
