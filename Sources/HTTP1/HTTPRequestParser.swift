@@ -30,7 +30,7 @@ public final class HTTPRequestParser {
     /// The cap of the body of the request whose head came last; each head sets it to the limits' own.
     public var bodyLimit: Int
     /// The part of the body that was not taken yet.
-    public private(set) var body: [UInt8] = []
+    public private(set) var body = RequestBody()
     /// All body bytes of this request so far.
     public private(set) var bodyCount = 0
     /// A request has begun and is not complete.
@@ -110,8 +110,8 @@ public final class HTTPRequestParser {
     }
 
     /// Takes the body, or what has come of it so far.
-    public func takeBody() -> [UInt8] {
-        defer { body = [] }
+    public func takeBody() -> RequestBody {
+        defer { body = RequestBody() }
         return body
     }
 
@@ -244,7 +244,7 @@ public final class HTTPRequestParser {
         isMidMessage = true
         target.removeAll(keepingCapacity: true)
         collector.removeAll()
-        body = []
+        body = RequestBody()
         bodyCount = 0
         chunkBytes = 0
         framing = .none
@@ -290,12 +290,10 @@ public final class HTTPRequestParser {
             _ = fail(.bodyTooLarge, "the body is longer than the \(bodyLimit) bytes that are accepted")
             return HTTPRequestParser.stop
         }
-        if body.isEmpty, bodyCount == 0, case .length(let length) = framing {
-            // Believed up to a point: an announcement alone must not cost megabytes.
-            body.reserveCapacity(min(length, 1 << 18))
-        }
+        var announced: Int?
+        if case .length(let length) = framing { announced = length }
         bodyCount += piece.count
-        body.append(contentsOf: piece)
+        body.append(piece, announced: announced)
         return HTTPRequestParser.goOn
     }
 

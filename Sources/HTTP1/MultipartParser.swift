@@ -219,32 +219,53 @@ extension MultipartParser {
     public static func parts(of body: [UInt8], boundary: MultipartBoundary, limits: MultipartLimits = MultipartLimits()) throws(MultipartError)
         -> [MultipartPart]
     {
+        try parts(of: RequestBody(body), boundary: boundary, limits: limits)
+    }
+
+    /// The parts of a body that is all in memory, in whatever pieces. Nothing is copied.
+    public static func parts(of body: RequestBody, boundary: MultipartBoundary, limits: MultipartLimits = MultipartLimits()) throws(MultipartError)
+        -> [MultipartPart]
+    {
         let parser = MultipartParser(boundary: boundary, limits: limits)
-        var parts: [MultipartPart] = []
-        try body.withUnsafeBufferPointer { buffer throws(MultipartError) in
-            let bytes = UnsafeRawBufferPointer(buffer)
-            var position = 0
-            var head: MultipartPartHead?
-            var start = 0
-            var end = 0
-            while true {
-                let (consumed, event) = try parser.parse(UnsafeRawBufferPointer(rebasing: bytes[position...]))
-                position += consumed
-                switch event {
-                case nil, .end: return
-                case .partHead(let new):
-                    head = new
-                    start = position
-                    end = position
-                case .partBytes(let piece):
-                    // Of an input in one piece nothing is held back, so the pieces follow one another in it.
-                    end += piece.count
-                case .partEnd:
-                    if let head { parts.append(MultipartPart(head: head, range: start..<end)) }
-                }
+        var scan = PartScan()
+        for piece in body.pieces {
+            try piece.withUnsafeBufferPointer { buffer throws(MultipartError) in
+                try scan.read(UnsafeRawBufferPointer(buffer), with: parser)
             }
         }
         try parser.finish()
-        return parts
+        return scan.parts
+    }
+}
+
+/// Finds where the parts of a body stand while it is read.
+private struct PartScan {
+    var parts: [MultipartPart] = []
+    /// How many bytes were read.
+    private var position = 0
+    private var head: MultipartPartHead?
+    private var start = 0
+    private var count = 0
+
+    mutating func read(_ bytes: UnsafeRawBufferPointer, with parser: MultipartParser) throws(MultipartError) {
+        var rest = bytes
+        while true {
+            let (consumed, event) = try parser.parse(rest)
+            rest = UnsafeRawBufferPointer(rebasing: rest[consumed...])
+            position += consumed
+            switch event {
+            case nil: return
+            case .partHead(let new):
+                head = new
+                start = position
+                count = 0
+            case .partBytes(let piece):
+                // What was held back at the end of a piece comes later, but a part's bytes follow one another, so counting them is enough.
+                count += piece.count
+            case .partEnd:
+                if let head { parts.append(MultipartPart(head: head, range: start..<(start + count))) }
+            case .end: break
+            }
+        }
     }
 }

@@ -22,7 +22,7 @@ package final class ConnectionMachine {
     package struct Request {
         package let sequence: UInt64
         package let head: HTTPRequestHead
-        package let body: [UInt8]
+        package let body: RequestBody
         package let requestID: String
     }
 
@@ -75,6 +75,8 @@ package final class ConnectionMachine {
     var lastSequence: UInt64 = 0
     /// The head that was parsed and whose request is not complete.
     private var head: HTTPRequestHead?
+    /// That head's sequence, once the application has accepted it.
+    private var admitted: UInt64?
     private var refusal: (HTTPResponse, [UInt8])?
     private var mustAdvance = false
     private var owesContinue = false
@@ -165,6 +167,7 @@ package final class ConnectionMachine {
     private func complete(output: inout ByteQueue, now: UInt64) -> Request? {
         guard let head else { return nil }
         self.head = nil
+        admitted = nil
         let body = parser.takeBody()
         let exchange = begin(head)
         if let (response, body) = refusal {
@@ -186,8 +189,12 @@ package final class ConnectionMachine {
         return exchange
     }
 
+    /// The sequence of the exchange that the request which is arriving will be.
+    package var nextSequence: UInt64 { lastSequence + 1 }
+
     /// The application wants the request; `bodyLimit` nil means the configuration's.
     package func admit(bodyLimit: Int?) {
+        admitted = nextSequence
         if let bodyLimit { parser.bodyLimit = max(0, bodyLimit) }
     }
 
@@ -202,6 +209,13 @@ package final class ConnectionMachine {
         }
     }
 
+    /// Gives up the accepted request that is still arriving.
+    /// - Returns: the sequence of the exchange that it would have been; nil when there is none.
+    package func loseAdmitted() -> UInt64? {
+        defer { admitted = nil }
+        return admitted
+    }
+
     /// The response to a rejection, or a refusal whose body was not read: the last one of this connection.
     package func answer(_ response: HTTPResponse, body: [UInt8], output: inout ByteQueue, now: UInt64) {
         guard phase == .receiving else { return }
@@ -213,10 +227,10 @@ package final class ConnectionMachine {
     }
 
     /// The peer sends nothing more.
-    /// - Returns: the sequence of the exchange that loses its client.
+    /// - Returns: the sequence of the exchange that loses its client, in progress or still arriving.
     package func peerEnded(unsent: Int) -> UInt64? {
         peerHasEnded = true
-        let lost = exchange?.sequence
+        let lost = exchange?.sequence ?? loseAdmitted()
         exchange = nil
         pingDeadline = .max
         if phase == .responding || unsent == 0 {
@@ -229,9 +243,9 @@ package final class ConnectionMachine {
     }
 
     /// The connection broke.
-    /// - Returns: the sequence of the exchange that loses its client.
+    /// - Returns: the sequence of the exchange that loses its client, in progress or still arriving.
     package func failed() -> UInt64? {
-        let lost = exchange?.sequence
+        let lost = exchange?.sequence ?? loseAdmitted()
         exchange = nil
         pingDeadline = .max
         phase = .closed

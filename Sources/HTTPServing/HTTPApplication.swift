@@ -1,3 +1,4 @@
+import HTTP1
 import HTTPTypes
 
 /// Names one request and its response. Ids are never reused by a server; calls with the id of an exchange that is over are ignored,
@@ -23,14 +24,15 @@ public struct IncomingRequest: Sendable {
     public let path: String
     /// The query's pairs, decoded, in order.
     public let query: [(name: String, value: String)]
-    public let body: [UInt8]
+    /// Large ones come in pieces; join those elsewhere than on the server.
+    public let body: RequestBody
     /// The client's own x-request-id if it was acceptable, else a new one. The response carries it too.
     public let requestID: String
     /// When the last byte of the request was read.
     public let receivedAt: ContinuousClock.Instant
 
     public init(
-        exchange: ExchangeID, head: HTTPRequest, path: String, query: [(name: String, value: String)], body: [UInt8], requestID: String,
+        exchange: ExchangeID, head: HTTPRequest, path: String, query: [(name: String, value: String)], body: RequestBody, requestID: String,
         receivedAt: ContinuousClock.Instant
     ) {
         self.exchange = exchange
@@ -40,6 +42,14 @@ public struct IncomingRequest: Sendable {
         self.body = body
         self.requestID = requestID
         self.receivedAt = receivedAt
+    }
+
+    /// A request whose body is in one array.
+    public init(
+        exchange: ExchangeID, head: HTTPRequest, path: String, query: [(name: String, value: String)], body: [UInt8], requestID: String,
+        receivedAt: ContinuousClock.Instant
+    ) {
+        self.init(exchange: exchange, head: head, path: path, query: query, body: RequestBody(body), requestID: requestID, receivedAt: receivedAt)
     }
 }
 
@@ -85,14 +95,16 @@ public enum HTTPAdmission: Sendable {
 }
 
 /// What serves requests. All calls but the last come on the server's actor and must not block; none may be missing an answer:
-/// each handled exchange ends with `respond` or `finish`, or with `exchangeClosed`.
+/// each handled exchange ends with `respond` or `finish`, or with `exchangeClosed`. What `admit` accepted is either handled or closed.
 public protocol HTTPApplication: AnyObject, Sendable {
     /// Only the head has come. Refusing here (for example an upload without a valid key) spares the body, and a client that
     /// asked with `Expect: 100-continue` does not even send it.
-    func admit(_ head: HTTPRequest, path: String, on server: isolated HTTPServer) -> HTTPAdmission
+    /// - Parameter exchange: the id that the request will have if it is accepted.
+    func admit(_ head: HTTPRequest, path: String, exchange: ExchangeID, on server: isolated HTTPServer) -> HTTPAdmission
     /// A request is complete. Answer now or later.
     func handle(_ request: IncomingRequest, on server: isolated HTTPServer)
-    /// The client went away before the response was finished. Nothing more can be sent.
+    /// The client went away before the response was finished, or before the whole body of an accepted request had come; or what came of that
+    /// body was refused by the server. Nothing more can be sent.
     func exchangeClosed(_ exchange: ExchangeID, on server: isolated HTTPServer)
     /// The bytes that the client has not taken rose above the watermark (true), or fell below half of it (false). Stop producing in between.
     func exchange(_ exchange: ExchangeID, isCongested: Bool, on server: isolated HTTPServer)
@@ -101,7 +113,7 @@ public protocol HTTPApplication: AnyObject, Sendable {
 }
 
 extension HTTPApplication {
-    public func admit(_ head: HTTPRequest, path: String, on server: isolated HTTPServer) -> HTTPAdmission {
+    public func admit(_ head: HTTPRequest, path: String, exchange: ExchangeID, on server: isolated HTTPServer) -> HTTPAdmission {
         .accept(bodyLimit: nil)
     }
 }

@@ -13,7 +13,7 @@ public actor HTTPServer {
         public var acceptedConnections = 0
         public var requests = 0
         public var rejections = 0
-        /// Exchanges whose client went away before the response was finished.
+        /// Exchanges whose client went away before the response was finished, or before the whole request had come.
         public var abandonedExchanges = 0
 
         public init() {}
@@ -269,7 +269,8 @@ extension HTTPServer {
         while let action = machine.next(&input, output: &connection.stream.output, now: loop.now) {
             switch action {
             case .admit(let head):
-                switch application.admit(head.request, path: head.path, on: self) {
+                let exchange = ExchangeID(connection: connection.serial, sequence: machine.nextSequence)
+                switch application.admit(head.request, path: head.path, exchange: exchange, on: self) {
                 case .accept(let bodyLimit):
                     machine.admit(bodyLimit: bodyLimit)
                 case .refuse(let response, let body):
@@ -297,6 +298,9 @@ extension HTTPServer {
 
     private func reject(_ rejection: HTTPRejection, _ connection: Connection) {
         statistics.rejections += 1
+        if let sequence = connection.machine.loseAdmitted() {
+            application.exchangeClosed(ExchangeID(connection: connection.serial, sequence: sequence), on: self)
+        }
         let (response, body) = application.response(to: rejection)
         connection.machine.answer(response, body: body, output: &connection.stream.output, now: loop.now)
     }

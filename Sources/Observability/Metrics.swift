@@ -89,6 +89,7 @@ public final class MetricFamily<Metric: Sendable>: Sendable {
     /// The most series of one name. Further label values share one series whose values are all `other`, so that no client can
     /// grow the table without end.
     public static var seriesLimit: Int { 512 }
+    private static var overflow: String { "other" }
 
     public let name: String
     let help: String
@@ -117,7 +118,7 @@ public final class MetricFamily<Metric: Sendable>: Sendable {
             if let metric = state.series[labelValues] { return metric }
             var key = labelValues
             if state.order.count >= Self.seriesLimit {
-                key = labelValues.map { _ in "other" }
+                key = labelValues.map { _ in Self.overflow }
                 if let metric = state.series[key] { return metric }
             }
             let metric = make()
@@ -136,6 +137,14 @@ public final class MetricFamily<Metric: Sendable>: Sendable {
                 return true
             }
         }
+    }
+
+    /// `remove` in two steps, for who has to find out elsewhere what is obsolete: the result drops only series that there are now. One that is
+    /// first used after the finding out has begun stays, because the finding may not know of it yet. So does the one that further label values
+    /// share when there are too many.
+    public func beginRemoval() -> (_ isObsolete: ([String]) -> Bool) -> Void {
+        let present = state.withLock { Set($0.order) }.subtracting([labelNames.map { _ in Self.overflow }])
+        return { isObsolete in self.remove { present.contains($0) && isObsolete($0) } }
     }
 
     func snapshot() -> [(labels: [String], metric: Metric)] {

@@ -20,9 +20,14 @@ public struct APIConfiguration: Sendable {
 
     /// The largest upload of an adapter.
     public var adapterUploadBytes = 512 << 20
+    /// Uploads that may be under way at once, from the first byte until the adapter is published or refused; more are refused with 503 before
+    /// their bodies come. Each holds its body in memory.
+    public var adapterUploads = 4
+    /// The largest body of the other requests that change adapters. These are decoded on the server's own thread.
+    public var adapterChangeBytes = 64 << 10
     /// Requests that may wait for adapters to be read from disk; more are refused with 503.
     public var adapterLoadQueue = 256
-    /// Uploads and other changes of adapters that may wait for the one before; more are refused with 503. Each upload holds its body in memory.
+    /// Uploads and other changes of adapters that may wait for the one before; more are refused with 503.
     public var adapterChangeQueue = 16
     /// Where `POST /v1/load_lora_adapter` may read adapters from, this directory and below; `nil` turns vLLM's two routes off.
     /// The setting `adapters.lora_paths_directory`.

@@ -120,6 +120,11 @@ extension APIError {
     static let busy = APIError(
         .serviceUnavailable, .unavailable, code: "server_busy", "The server's queue is full; try again shortly", retryAfter: 1)
 
+    static func tooManyUploads(_ limit: Int) -> APIError {
+        APIError(
+            .serviceUnavailable, .unavailable, code: "server_busy", "All \(limit) uploads that may be under way at once are; try again shortly", retryAfter: 1)
+    }
+
     static let shuttingDown = APIError(
         .serviceUnavailable, .unavailable, code: "shutting_down", "The server is shutting down and takes no new work", retryAfter: 5)
 
@@ -164,7 +169,9 @@ extension APIError {
             // The engine's message may name files and addresses; it goes to the log, not to the client.
             self.init(
                 .internalServerError, .server, code: "internal_error",
-                "The engine failed on this request; the server's log has the cause")
+                "The engine failed on this request; the server's log has the cause",
+                // It would fail in the same way each time.
+                shouldRetry: false)
         }
     }
 

@@ -5,18 +5,18 @@ import HTTPTypes
 import JSON
 import Synchronization
 
-/// A large array on its way to the one thread that works on it: whoever takes it is the only one who holds it, so its memory ends with the work.
+/// A large body on its way to the one thread that works on it: whoever takes it is the only one who holds it, so its memory ends with the work.
 private final class Handover: Sendable {
-    private let bytes: Mutex<[UInt8]?>
+    private let body: Mutex<RequestBody>
 
-    init(_ bytes: [UInt8]) {
-        self.bytes = Mutex(bytes)
+    init(_ body: RequestBody) {
+        self.body = Mutex(body)
     }
 
-    func take() -> [UInt8] {
-        bytes.withLock { bytes in
-            defer { bytes = nil }
-            return bytes ?? []
+    func take() -> RequestBody {
+        body.withLock { body in
+            defer { body = RequestBody() }
+            return body
         }
     }
 }
@@ -35,7 +35,7 @@ private struct AdapterUpload {
     private static let config = "adapter_config", weights = "adapter_model", gguf = "gguf", archive = "archive"
     private static let known = fields + [config, weights, gguf, archive]
 
-    init(_ body: [UInt8], boundary: MultipartBoundary) throws(APIError) {
+    init(_ body: RequestBody, boundary: MultipartBoundary) throws(APIError) {
         let parts: [MultipartPart]
         do throws(MultipartError) {
             parts = try MultipartParser.parts(of: body, boundary: boundary)
@@ -55,7 +55,7 @@ private struct AdapterUpload {
         }
         func text(_ name: String) throws(APIError) -> String? {
             guard let range = ranges[name] else { return nil }
-            guard range.count <= 256, let text = String(validating: body[range], as: UTF8.self) else {
+            guard range.count <= 256, let text = String(validating: body.bytes(in: range), as: UTF8.self) else {
                 throw .invalidValue(name, "The part '\(name)' has \(range.count) bytes, expected a short text in UTF-8")
             }
             return text
@@ -69,17 +69,18 @@ private struct AdapterUpload {
         case let word?: throw .invalidValue("promote", "'promote' is '\(quoted(word))', expected true or false")
         }
 
+        func file(_ name: String) -> [UInt8] { body.bytes(in: ranges[name] ?? 0..<0) }
         let sent = [Self.config, Self.weights, Self.gguf, Self.archive].filter { ranges[$0] != nil }
         let expected = "either \(Self.config) and \(Self.weights), or \(Self.gguf), or \(Self.archive)"
         switch sent {
         case [Self.config, Self.weights]:
-            files = .peft(config: Array(body[ranges[Self.config] ?? 0..<0]), weights: Array(body[ranges[Self.weights] ?? 0..<0]))
+            files = .peft(config: file(Self.config), weights: file(Self.weights))
             filePart = Self.weights
         case [Self.gguf]:
-            files = .gguf(Array(body[ranges[Self.gguf] ?? 0..<0]))
+            files = .gguf(file(Self.gguf))
             filePart = Self.gguf
         case [Self.archive]:
-            files = .archive(Array(body[ranges[Self.archive] ?? 0..<0]))
+            files = .archive(file(Self.archive))
             filePart = Self.archive
         case []: throw .missing(Self.weights, expected: "the adapter's files: \(expected)")
         case [Self.config]: throw .missing(Self.weights, expected: "the file adapter_model.safetensors that belongs to \(Self.config)")

@@ -13,7 +13,7 @@ struct AdapterSubject: Sendable {
 /// The answer to a change.
 enum AdapterAnswer: Sendable {
     case json(JSONValue, ignored: [String] = [])
-    case text(String)
+    case text(String, ignored: [String] = [])
 }
 
 extension IncomingRequest {
@@ -108,7 +108,7 @@ extension APIHandlers {
 
     /// The fields of a body that may be left out.
     private func optionalObject(_ request: IncomingRequest) throws(APIError) -> RequestFields {
-        RequestFields(request.body.isEmpty ? JSONObject() : try preparation.object(request.body))
+        RequestFields(request.body.isEmpty ? JSONObject() : try preparation.object(request.body.joined()))
     }
 
     private func export(_ request: IncomingRequest, _ id: String, from adapters: any AdapterService, on transport: isolated Transport) throws(APIError) {
@@ -210,7 +210,7 @@ extension APIHandlers {
         } catch {
             throw refusal(error, in: .change, requestID: requestID)
         }
-        metrics.forget(adapter: name, number: adapters.record(named: name, owner: Owner.local) == nil ? nil : number)
+        metrics.forgetDeleted(adapters)
     }
 
     /// A change whose answer is the adapter as it is afterwards.
@@ -251,8 +251,10 @@ extension APIHandlers {
             then: { (handlers: APIHandlers, result: AdapterAnswer, transport: isolated Transport) throws(APIError) in
                 switch result {
                 case .json(let value, let ignored): handlers.answer(request, route: route, value, ignored: ignored, on: transport)
-                case .text(let text):
-                    transport.respond(to: request.exchange, HTTPResponse(status: .ok, headerFields: [.contentType: ContentType.text]), body: Array(text.utf8))
+                case .text(let text, let ignored):
+                    var head = HTTPResponse(status: .ok, headerFields: [.contentType: ContentType.text])
+                    if !ignored.isEmpty { head.headerFields[.ignoredParameters] = headerList(ignored) }
+                    transport.respond(to: request.exchange, head, body: Array(text.utf8))
                     handlers.record(route: route, status: 200, model: "", request: request)
                 }
             })

@@ -44,9 +44,10 @@ extension APIHandlers {
         then: @escaping @Sendable (APIHandlers, Prepared, isolated Transport) throws(APIError) -> Void
     ) throws(APIError) {
         guard request.body.count > configuration.inlineBodyBytes else {
-            return try then(self, try work(request.body), transport)
+            return try then(self, try work(request.body.joined()), transport)
         }
-        try perform(request, route: route, with: preparationExecutor, on: transport, work: { () throws(APIError) in try work(request.body) }, then: then)
+        try perform(
+            request, route: route, with: preparationExecutor, on: transport, work: { () throws(APIError) in try work(request.body.joined()) }, then: then)
     }
 
     /// Runs `work` on a thread of `executor`, and `then` with its result on the server.
@@ -67,6 +68,7 @@ extension APIHandlers {
                     result = .failure(error)
                 }
                 transport.post { transport in
+                    self.state.on(transport).uploads.remove(request.exchange)
                     guard self.state.on(transport).preparing.removeValue(forKey: request.exchange) != nil else { return }
                     do throws(APIError) {
                         try then(self, try result.get(), transport)

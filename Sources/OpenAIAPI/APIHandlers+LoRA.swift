@@ -11,22 +11,24 @@ extension APIHandlers {
         let adapters = try requireAdapters()
         guard let directory = configuration.loraPathsDirectory else { throw .routeDisabled(setting: "adapters.lora_paths_directory") }
         try requireJSON(request)
-        var fields = RequestFields(try preparation.object(request.body))
+        var fields = RequestFields(try preparation.object(request.body.joined()))
         guard let name = try fields.string("lora_name", maximumBytes: 1024) else { throw .missing("lora_name", expected: "the adapter's name") }
         try requirePublishable(name, param: "lora_name")
         let requestID = request.requestID
         let subject = AdapterSubject(name: name)
         guard route == .loadLoRA else {
+            let ignored = fields.unread
             guard adapters.record(named: name, owner: Owner.local) != nil else { throw .adapterNotFound(name, param: "lora_name") }
             return try change(request, route: route, action: "delete", subject: subject, on: transport) { handlers, _ throws(APIError) in
                 try handlers.delete(name, number: nil, from: adapters, requestID: requestID)
-                return .text("Success: LoRA adapter '\(name)' removed successfully.")
+                return .text("Success: LoRA adapter '\(name)' removed successfully.", ignored: ignored)
             }
         }
         guard let path = try fields.string("lora_path", maximumBytes: 4096) else {
             throw .missing("lora_path", expected: "the path of a PEFT directory or of a .gguf file on the server")
         }
         let replaces = try fields.bool("load_inplace") ?? false
+        let ignored = fields.unread
         try change(request, route: route, action: "publish", subject: subject, on: transport) { handlers, subject throws(APIError) in
             guard replaces || adapters.record(named: name, owner: Owner.local) == nil else {
                 throw APIError(
@@ -41,7 +43,7 @@ extension APIHandlers {
                 let param = error.code == .invalidName ? "lora_name" : "lora_path"
                 throw handlers.refusal(error, in: .change, param: param, requestID: requestID)
             }
-            return .text("Success: LoRA adapter '\(name)' added successfully.")
+            return .text("Success: LoRA adapter '\(name)' added successfully.", ignored: ignored)
         }
     }
 
@@ -83,7 +85,7 @@ extension APIHandlers {
         if isDraining { throw .shuttingDown }
         try requireJSON(request)
         var ignored: [String] = []
-        let value = try preparation.value(request.body)
+        let value = try preparation.value(request.body.joined())
         var entries = try BlendEntry.list(value, path: "body", unknown: &ignored)
         // Checked now, so that a mistake is refused here and not in everybody's requests.
         let target = try models.resolve(ModelQuery(name: nil, blend: entries))

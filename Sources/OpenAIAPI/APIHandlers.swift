@@ -17,6 +17,8 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         var sequences: [SequenceID: (exchange: GenerationExchange, choice: Int)] = [:]
         /// Requests whose bodies are decoded elsewhere, with what their closing needs.
         var preparing: [ExchangeID: APIRoute] = [:]
+        /// Uploads that are being received, wait for the thread that publishes them, or are in its hands.
+        var uploads: Set<ExchangeID> = []
         /// One for all requests, so that the engine posts one batch a step.
         var sink: EngineSink<Transport>?
         /// Sequences whose client reads too slowly.
@@ -58,7 +60,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         self.logger = logger
         self.now = now
         preparation = RequestPreparation(models: models, engineLimits: service.limits, limits: configuration.limits)
-        metrics = APIMetrics(registry, service: service, adapters: adapters, version: configuration.version)
+        metrics = APIMetrics(registry, service: service, models: models, adapters: adapters, version: configuration.version)
         preparationExecutor = BlockingExecutor(
             name: "prepare", width: configuration.preparationThreads, capacity: configuration.preparationQueue)
         adapterLoads = BlockingExecutor(name: "adapters", width: 1, capacity: configuration.adapterLoadQueue)
@@ -80,13 +82,17 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         adapterChanges.shutdown()
     }
 
-    /// The word on a request of which only the head is known: uploads may be large, if they are wanted at all.
-    package func admit(_ head: HTTPRequest, path: String) -> HTTPAdmission {
-        guard head.method == .post, case .found(.createAdapter, _) = router.match(.post, path) else { return .accept(bodyLimit: nil) }
+    /// The word on a request of which only the head is known: uploads may be large, if they are wanted at all, and commands may not.
+    package func admit(_ head: HTTPRequest, path: String, exchange: ExchangeID, on transport: isolated Transport) -> HTTPAdmission {
+        guard case .found(let route, _) = router.match(head.method, path) else { return .accept(bodyLimit: nil) }
+        if route.isAdapterCommand { return .accept(bodyLimit: configuration.adapterChangeBytes) }
+        guard route == .createAdapter else { return .accept(bodyLimit: nil) }
+        let state = state.on(transport)
         do throws(APIError) {
             _ = try requireAdapters()
             if isDraining { throw .shuttingDown }
             _ = try uploadBoundary(head)
+            guard state.uploads.count < configuration.adapterUploads else { throw .tooManyUploads(configuration.adapterUploads) }
         } catch {
             metrics.count(route: APIRoute.createAdapter.path, status: error.status.code, model: "")
             logger.info(
@@ -97,6 +103,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
                 ])
             return .refuse(error.head(), body: error.body())
         }
+        state.uploads.insert(exchange)
         return .accept(bodyLimit: configuration.adapterUploadBytes)
     }
 
@@ -107,6 +114,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
             do throws(APIError) {
                 try dispatch(request, to: route, id: parameters["id"], on: transport)
             } catch {
+                state.on(transport).uploads.remove(request.exchange)
                 refuse(request.exchange, error, route: route, request: request, on: transport)
             }
         case .methodNotAllowed(let known):
@@ -150,11 +158,14 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         }
     }
 
-    /// The client went away before its response was complete: its sequences are given up.
+    /// The client went away before its response was complete, or its request: its sequences are given up.
     package func exchangeClosed(_ id: ExchangeID, on transport: isolated Transport) {
         let state = state.on(transport)
         if let route = state.preparing.removeValue(forKey: id) {
+            // An upload's body stays in memory until the thread that has it is done, so its place is not free before.
             metrics.count(route: route.path, status: Self.clientClosed, model: "")
+        } else {
+            state.uploads.remove(id)
         }
         guard let exchange = state.exchanges[id] else { return }
         let status = exchange.isStreaming ? 200 : Self.clientClosed

@@ -26,12 +26,16 @@ struct APIMetrics: Sendable {
     private let completionTokens: MetricFamily<Counter>
     private let brokenStreams: MetricFamily<Counter>
     let adapters: AdapterMetrics
+    /// The models that are no adapters.
+    private let bases: Set<String>
 
     /// Seconds; CPU inference spans a wide range.
     private static let latencyBounds = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120]
     private static let interTokenBounds = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1, 2.5]
 
-    init(_ registry: MetricsRegistry, service: any GenerationService, adapters: (any AdapterService)?, version: String) {
+    init(
+        _ registry: MetricsRegistry, service: any GenerationService, models: any ModelResolver, adapters: (any AdapterService)?, version: String
+    ) {
         requests = registry.counter(
             "graft_requests_total", help: "Requests answered, by route, HTTP status (499: the client left) and model.",
             labels: ["route", "status", "model"])
@@ -49,8 +53,14 @@ struct APIMetrics: Sendable {
         completionTokens = registry.counter("graft_completion_tokens_total", help: "Tokens generated for finished requests.", labels: ["model"])
         brokenStreams = registry.counter("graft_broken_streams_total", help: "Streams that ended with an error event.", labels: ["model"])
         self.adapters = AdapterMetrics(registry, latencyBounds: Self.latencyBounds, adapters: adapters)
+        bases = Set(models.cards().filter { $0.parent == nil }.map(\.id))
         registry.gauge("graft_build_info", help: "Always 1; the label has the version.", labels: ["version"]).series(version).set(1)
         Self.mirror(service, in: registry)
+        if let adapters {
+            registry.onCollect { [self, weak adapters] in
+                if let adapters { forgetDeleted(adapters) }
+            }
+        }
     }
 
     /// The engine's own figures are read when they are asked for.
@@ -87,13 +97,19 @@ struct APIMetrics: Sendable {
             brokenStreams: brokenStreams.series(model), adapters: target.parts.map { adapters.meters(for: $0.version) })
     }
 
-    /// Drops the series of an adapter, or of one version of it, that was deleted.
-    func forget(adapter name: String, number: Int?) {
-        adapters.forget(name, number: number)
-        guard number == nil else { return }
-        requests.remove { $0[2] == name }
-        for family in [promptTokens, cachedTokens, completionTokens, brokenStreams] { family.remove { $0[0] == name } }
-        for family in [timeToFirstToken, interToken, requestDuration] { family.remove { $0[0] == name } }
+    /// Drops the series of adapters, and of versions of them, that there are no more.
+    func forgetDeleted(_ service: any AdapterService) {
+        let byAdapter = adapters.beginForgetting()
+        let byModel =
+            [promptTokens, cachedTokens, completionTokens, brokenStreams].map { $0.beginRemoval() }
+            + [timeToFirstToken, interToken, requestDuration].map { $0.beginRemoval() }
+        let byRequest = requests.beginRemoval()
+        let records = service.records(owner: Owner.local)
+        byAdapter(records)
+        // Requests that were answered for no model have none in their label.
+        let models = bases.union(records.map(\.name)).union([""])
+        for remove in byModel { remove { !models.contains($0[0]) } }
+        byRequest { !models.contains($0[2]) }
     }
 
     /// - Parameter model: a resolved name, or empty where there is none.

@@ -56,6 +56,14 @@ package enum APIRoute: Sendable, CaseIterable {
         }
     }
 
+    /// A change of adapters that is told in a few words of JSON.
+    var isAdapterCommand: Bool {
+        switch self {
+        case .promoteAdapter, .rollbackAdapter, .pinAdapter, .loadLoRA, .unloadLoRA, .setGlobalLoRA: true
+        default: false
+        }
+    }
+
     static func router() -> Router<APIRoute> {
         var router = Router<APIRoute>()
         for route in allCases { router.add(route.method, route.path, route) }

@@ -33,8 +33,8 @@ public final class APIServer: HTTPApplication {
         handlers.shutdown()
     }
 
-    public func admit(_ head: HTTPRequest, path: String, on server: isolated HTTPServer) -> HTTPAdmission {
-        handlers.admit(head, path: path)
+    public func admit(_ head: HTTPRequest, path: String, exchange: ExchangeID, on server: isolated HTTPServer) -> HTTPAdmission {
+        handlers.admit(head, path: path, exchange: exchange, on: server)
     }
 
     public func handle(_ request: IncomingRequest, on server: isolated HTTPServer) {

@@ -11,7 +11,8 @@ struct AdapterMeters: Sendable {
 
 /// What `GET /metrics` shows of each version of each adapter. A blend counts for each of its parts.
 ///
-/// The series of a version go when it is deleted, so that names that come and go do not use up the families' limits.
+/// The series of a version go when it is deleted, so that names that come and go do not use up the families' limits. Requests that were in flight
+/// then make some of them anew when they end; these go at the next deletion or when metrics are next asked for, whichever comes first.
 struct AdapterMetrics: Sendable {
     private let requests: MetricFamily<Counter>
     private let tokens: MetricFamily<Counter>
@@ -70,12 +71,15 @@ struct AdapterMetrics: Sendable {
         for part in target.parts { requests.series(part.version.name, String(part.version.number), String(status)).increment() }
     }
 
-    /// Drops the series of a deleted version, or with `number` nil those of a deleted name.
-    func forget(_ name: String, number: Int?) {
-        func isGone(_ labels: [String]) -> Bool { labels[0] == name && (number == nil || labels[1] == String(number ?? 0)) }
-        requests.remove(where: isGone)
-        tokens.remove(where: isGone)
-        timeToFirstToken.remove(where: isGone)
-        if number == nil { evictions.remove { $0[0] == name } }
+    /// Drops the series of all versions and names that are not among the records any more. The records are read after it is begun.
+    func beginForgetting() -> (_ records: [AdapterRecord]) -> Void {
+        let byVersion = [requests.beginRemoval(), tokens.beginRemoval(), timeToFirstToken.beginRemoval()]
+        let byName = evictions.beginRemoval()
+        return { records in
+            let versions = Set(records.flatMap { record in record.versions.map { [record.name, String($0.number)] } })
+            for remove in byVersion { remove { !versions.contains([$0[0], $0[1]]) } }
+            let names = Set(records.map(\.name))
+            byName { !names.contains($0[0]) }
+        }
     }
 }

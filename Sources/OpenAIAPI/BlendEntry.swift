@@ -22,6 +22,8 @@ public struct BlendEntry: Sendable {
     }
 
     static let maximumScale = 100.0
+    /// The longest list that is looked at; entries with a scale of 0 count here, though they are not applied.
+    static let maximumCount = 64
 
     /// The adapter as the client spelt it; a name or a number, so it is fit for messages.
     var spelling: String {
@@ -43,6 +45,9 @@ public struct BlendEntry: Sendable {
     ///   - unknown: gets the names of members that no entry has, once each.
     static func list(_ value: JSONValue, path: String, unknown: inout [String]) throws(APIError) -> [BlendEntry] {
         guard let elements = value.array else { throw .invalidType(path, found: value, expected: "an array of {id, scale}") }
+        guard elements.count <= maximumCount else {
+            throw .invalidValue(path, "'\(path)' has \(elements.count) entries, expected at most \(maximumCount)")
+        }
         var entries: [BlendEntry] = []
         var seen: Set<String> = []
         for (index, element) in elements.enumerated() {

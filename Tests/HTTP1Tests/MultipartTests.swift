@@ -101,6 +101,17 @@ private func part(_ name: String, _ content: String) -> String {
         #expect(parts.map { String(decoding: bytes[$0.range], as: UTF8.self) } == Self.expected.parts.map(\.content))
     }
 
+    @Test func aBodyInPiecesGivesTheSameRanges() throws {
+        let boundary = try MultipartBoundary("XX")
+        let whole = try MultipartParser.parts(of: Array(Self.body.utf8), boundary: boundary)
+        for pieces in everySplit(of: Self.body) {
+            let body = RequestBody(pieces: pieces)
+            let parts = try MultipartParser.parts(of: body, boundary: boundary)
+            #expect(parts == whole, "\(pieces.map(\.count))")
+            #expect(parts.map { String(decoding: body.bytes(in: $0.range), as: UTF8.self) } == Self.expected.parts.map(\.content))
+        }
+    }
+
     @Test func everyByteValueIsContent() throws {
         let content = (0..<3).flatMap { _ in Array(UInt8.min...UInt8.max) }
         let bytes = Array("--XX\r\nContent-Disposition: form-data; name=a\r\n\r\n".utf8) + content + Array("\r\n--XX--".utf8)

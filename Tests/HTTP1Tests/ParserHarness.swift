@@ -39,7 +39,7 @@ func outcome(of pieces: [[UInt8]], limits: HTTPMessageLimits = HTTPMessageLimits
                         outcome.requests.append(
                             Parsed(
                                 method: head?.request.method.rawValue ?? "", path: head?.path ?? "",
-                                body: String(decoding: parser.takeBody(), as: UTF8.self), trailers: trailers.map(\.description)))
+                                body: String(decoding: parser.takeBody().joined(), as: UTF8.self), trailers: trailers.map(\.description)))
                     case nil:
                         break
                     }

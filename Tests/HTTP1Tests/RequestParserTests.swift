@@ -118,7 +118,7 @@ import Testing
             guard case .head = event else { return [UInt8]() }
             parser.bodyLimit = 6
             _ = try parser.parse(UnsafeRawBufferPointer(rebasing: bytes[consumed...]))
-            return parser.takeBody()
+            return parser.takeBody().joined()
         }
         #expect(body == Array("abcdef".utf8))
         // The next head starts from the configured limit again.

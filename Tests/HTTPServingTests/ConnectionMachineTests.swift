@@ -36,7 +36,7 @@ private final class Harness {
                         machine.admit(bodyLimit: bodyLimit)
                     }
                 case .dispatch(let request):
-                    log.append("\(request.sequence) \(request.head.path) \(String(decoding: request.body, as: UTF8.self))")
+                    log.append("\(request.sequence) \(request.head.path) \(String(decoding: request.body.joined(), as: UTF8.self))")
                 case .reject(let rejection):
                     reject(rejection)
                 }
@@ -296,6 +296,34 @@ private let get = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
         _ = idle.take()
         #expect(idle.machine.peerEnded(unsent: 0) == nil)
         #expect(idle.machine.phase == .closed)
+    }
+
+    @Test func theClientLeavesBeforeItsRequestIsComplete() {
+        let start = "POST /p HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n"
+        let ended = Harness()
+        ended.receive(get)
+        ended.respond(1)
+        _ = ended.take()
+        ended.receive(start + "ab")
+        #expect(ended.machine.peerEnded(unsent: 0) == 2)
+        #expect(ended.machine.failed() == nil, "once is enough")
+
+        let broken = Harness()
+        broken.receive(start)
+        #expect(broken.machine.failed() == 1)
+
+        // Of these nothing was promised: the head is incomplete, or the request was refused, or it is complete.
+        let early = Harness()
+        early.receive(String(start.dropLast(2)))
+        #expect(early.machine.peerEnded(unsent: 0) == nil)
+        let refused = Harness()
+        refused.refusal = HTTPResponse(status: .unauthorized)
+        refused.receive(start)
+        #expect(refused.machine.failed() == nil)
+        let complete = Harness()
+        complete.receive(start + "abc")
+        complete.respond(1)
+        #expect(complete.machine.loseAdmitted() == nil && complete.machine.failed() == nil)
     }
 
     @Test func answersStillLeaveAfterTheClientsEnd() {

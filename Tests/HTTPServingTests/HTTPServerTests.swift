@@ -15,7 +15,7 @@ private func request(_ path: String, _ fields: String = "", method: String = "GE
     private let echo = TestApplication { request, server in
         let query = request.query.map { "\($0.name)=\($0.value)" }.joined(separator: ",")
         server.respond(
-            to: request.exchange, .text, body: Array("\(request.path) \(query) ".utf8) + request.body)
+            to: request.exchange, .text, body: Array("\(request.path) \(query) ".utf8) + request.body.joined())
     }
 
     @Test func requestsAndResponses() async throws {
@@ -235,11 +235,11 @@ private func request(_ path: String, _ fields: String = "", method: String = "GE
     @Test("R07 an upload without permission is answered before its body")
     func admission() async throws {
         let application = TestApplication(
-            admission: { head, _ in
+            admission: { head, _, _ in
                 head.headerFields[.authorization] == nil
                     ? .refuse(HTTPResponse(status: .unauthorized), body: Array("no key".utf8)) : .accept(bodyLimit: 10)
             },
-            { request, server in server.respond(to: request.exchange, .text, body: request.body) })
+            { request, server in server.respond(to: request.exchange, .text, body: request.body.joined()) })
         try await withServer(application) { _, port in
             let client = try #require(SocketClient(port: port))
             client.send("POST /u HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n")
@@ -253,6 +253,43 @@ private func request(_ path: String, _ fields: String = "", method: String = "GE
             #expect(second.readResponse()?.body == "hello")
             second.send("POST /u HTTP/1.1\r\nHost: h\r\nAuthorization: k\r\nExpect: 100-continue\r\nContent-Length: 11\r\n\r\n")
             #expect(second.readResponse()?.status == 413)
+        }
+    }
+
+    @Test("what was accepted and does not come whole is closed, whoever ends it", arguments: ["leaves", "resets", "stalls", "sends too much", "drains"])
+    func acceptedButIncomplete(_ ending: String) async throws {
+        let accepted = Mutex<[ExchangeID]>([])
+        let application = TestApplication(
+            admission: { _, path, exchange in
+                guard path == "/u" else { return .refuse(HTTPResponse(status: .unauthorized), body: []) }
+                accepted.withLock { $0.append(exchange) }
+                return .accept(bodyLimit: 100)
+            },
+            { request, server in server.respond(to: request.exchange, .text, body: Array("\(request.exchange)".utf8)) })
+        try await withServer(application, configure: { $0.bodyTimeout = ending == "stalls" ? .milliseconds(50) : .seconds(60) }) { server, port in
+            let client = try #require(SocketClient(port: port))
+            // A whole request has the id that it was promised, and hears of no closing.
+            client.send(request("/u", method: "POST", body: "whole"))
+            #expect(client.readResponse()?.body == accepted.withLock { $0.first?.description })
+            client.send("POST /u HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n")
+            #expect(client.readHead()?.status == 100)
+            switch ending {
+            case "leaves": client.disconnect()
+            case "resets": client.reset()
+            case "sends too much": client.send("65\r\n")
+            case "drains": await server.drain(deadline: .zero)
+            default: break
+            }
+            let ids = accepted.withLock { $0 }
+            #expect(ids.count == 2)
+            let events = await application.events { if case .closed = $0 { true } else { false } }
+            #expect(events == [.request("/u"), .closed(ids[1])])
+            if ending == "stalls" || ending == "sends too much" {
+                #expect(client.readResponse()?.status == (ending == "stalls" ? 408 : 413))
+                #expect(await server.statistics.abandonedExchanges == 0)
+            } else {
+                #expect(await server.statistics.abandonedExchanges == 1)
+            }
         }
     }
 

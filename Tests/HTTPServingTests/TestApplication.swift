@@ -14,12 +14,12 @@ final class TestApplication: HTTPApplication {
     }
 
     private let handler: Handler
-    private let admission: @Sendable (HTTPRequest, String) -> HTTPAdmission
+    private let admission: @Sendable (HTTPRequest, String, ExchangeID) -> HTTPAdmission
     private let stream: AsyncStream<Event>
     private let continuation: AsyncStream<Event>.Continuation
 
     init(
-        admission: @escaping @Sendable (HTTPRequest, String) -> HTTPAdmission = { _, _ in .accept(bodyLimit: nil) },
+        admission: @escaping @Sendable (HTTPRequest, String, ExchangeID) -> HTTPAdmission = { _, _, _ in .accept(bodyLimit: nil) },
         _ handler: @escaping Handler
     ) {
         self.handler = handler
@@ -27,8 +27,8 @@ final class TestApplication: HTTPApplication {
         (stream, continuation) = AsyncStream.makeStream()
     }
 
-    func admit(_ head: HTTPRequest, path: String, on server: isolated HTTPServer) -> HTTPAdmission {
-        admission(head, path)
+    func admit(_ head: HTTPRequest, path: String, exchange: ExchangeID, on server: isolated HTTPServer) -> HTTPAdmission {
+        admission(head, path, exchange)
     }
 
     func handle(_ request: IncomingRequest, on server: isolated HTTPServer) {

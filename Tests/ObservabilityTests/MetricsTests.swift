@@ -67,6 +67,22 @@ import Testing
         #expect(family.series("n1", "1").value == 0)
     }
 
+    @Test func whatComesWhileItIsFoundOutStays() {
+        let family = MetricsRegistry().counter("t_total", help: "T.", labels: ["name"])
+        family.series("old").increment()
+        family.series("kept").increment()
+        let remove = family.beginRemoval()
+        family.series("new").increment()
+        remove { $0[0] != "kept" }
+        #expect(family.series("new").value == 1 && family.series("kept").value == 1 && family.series("old").value == 0)
+        // What had no place of its own is not lost either.
+        for index in 0..<MetricFamily<Counter>.seriesLimit { family.series("v\(index)").increment() }
+        let overflow = family.series("other").value
+        #expect(overflow > 0)
+        family.beginRemoval()({ _ in true })
+        #expect(family.series("other").value == overflow && family.series("v0").value == 0)
+    }
+
     @Test func manyThreads() async {
         let registry = MetricsRegistry()
         let counter = registry.counter("t_total", help: "T.").series()

@@ -1,4 +1,5 @@
 import Adapters
+import HTTPServing
 import HTTPTypes
 import Inference
 import JSON
@@ -216,6 +217,15 @@ import Testing
         #expect(try response.json()["error"]?["message"]?.string?.contains("9 adapters, expected at most 8") == true)
     }
 
+    @Test func longListsAreNotRead() async throws {
+        let (harness, _) = try harness()
+        // No entry is acceptable, and none is looked at.
+        let response = await harness.response(await harness.chat(Self.body("\"lora\":[" + Array(repeating: "1", count: 65).joined(separator: ",") + "]")))
+        #expect(response.status == 400)
+        #expect(try response.json()["error"]?["param"] == "lora")
+        #expect(try response.json()["error"]?["message"]?.string?.contains("65 entries, expected at most 64") == true)
+    }
+
     // MARK: - Canaries
 
     @Test(arguments: [
@@ -393,5 +403,48 @@ import Testing
         #expect(labels(#"adapter="bot",version="1""#) == 0 && labels(#"adapter="bot",version="2""#) > 3 && labels(#"model="bot""#) > 0)
         _ = await harness.settled(await harness.send(.delete, "/v1/adapters/bot", contentType: nil))
         #expect(labels("\"bot\"") == 0 && labels("\"cat\"") > 3)
+    }
+
+    @Test("requests in flight at a deletion bring no series back", arguments: [false, true]) func deletionWhileInFlight(_ isWhole: Bool) async throws {
+        let (harness, _) = try harness()
+        func labels(_ text: String) -> Int { String(decoding: harness.registry.exposition(), as: UTF8.self).split(separator: "\n").count { $0.contains(text) } }
+        let deleted = isWhole ? "\"bot\"" : #"adapter="bot",version="1""#
+        var ids: [ExchangeID] = []
+        for model in ["bot@1", "cat", "tiny"] { ids.append(await harness.chat(Self.body(#""model":"\#(model)""#))) }
+        #expect(labels(deleted) > 0)
+        let response = await harness.settled(await harness.send(.delete, isWhole ? "/v1/adapters/bot" : "/v1/adapters/bot@1", contentType: nil))
+        #expect(response.status == 200)
+        for index in ids.indices { harness.engine.answer("a", to: index) }
+        for id in ids { #expect(await harness.response(id).status == 200) }
+        #expect(labels(deleted) == 0)
+        #expect(isWhole || labels(#"status="200",model="bot""#) == 1)
+        // Whoever stays is counted as before.
+        for line in [
+            #"graft_requests_total{route="/v1/chat/completions",status="200",model="cat"} 1"#,
+            #"graft_requests_total{route="/v1/chat/completions",status="200",model="tiny"} 1"#, #"graft_completion_tokens_total{model="tiny"} 1"#,
+            #"graft_adapter_requests_total{adapter="cat",version="1",status="200"} 1"#,
+            #"graft_adapter_tokens_total{adapter="cat",version="1",kind="completion"} 1"#,
+        ] {
+            #expect(labels(line) == 1, "\(line)")
+        }
+    }
+
+    @Test("more adapters than a family has places, each deleted under a request") func manySwaps() async throws {
+        let (harness, adapters) = try harness()
+        for round in 0..<530 {
+            try adapters.add("swap-\(round)")
+            let id = await harness.chat(Self.body(#""model":"swap-\#(round)""#))
+            let response = await harness.settled(await harness.send(.delete, "/v1/adapters/swap-\(round)", contentType: nil))
+            #expect(response.status == 200)
+            harness.engine.answer("a", to: round)
+            _ = await harness.response(id)
+        }
+        try adapters.add("last")
+        let id = await harness.chat(Self.body(#""model":"last""#))
+        harness.engine.answer("a", to: 530)
+        _ = await harness.response(id)
+        let text = String(decoding: harness.registry.exposition(), as: UTF8.self)
+        #expect(!text.contains("\"other\"") && !text.contains("\"swap-"))
+        #expect(text.contains(#"graft_adapter_requests_total{adapter="last",version="1",status="200"} 1"#))
     }
 }

@@ -305,34 +305,113 @@ import Testing
 
     // MARK: - Admission
 
-    private func admission(_ harness: Harness, _ method: HTTPRequest.Method, _ path: String, contentType: String?) -> (limit: Int?, status: Int?, body: String)
-    {
-        var head = HTTPRequest(method: method, scheme: "http", authority: "x", path: path)
-        if let contentType { head.headerFields[.contentType] = contentType }
-        switch harness.handlers.admit(head, path: path) {
+    private func admission(
+        _ harness: Harness, _ method: HTTPRequest.Method, _ path: String, contentType: String?
+    ) async -> (limit: Int?, status: Int?, body: String) {
+        switch await harness.admit(method, path, contentType: contentType).admission {
         case .accept(let limit): return (limit, nil, "")
         case .refuse(let head, let body): return (nil, head.status.code, String(decoding: body, as: UTF8.self))
         }
     }
 
-    @Test func onlyUploadsMayBeLarge() throws {
+    /// The id of an upload that is accepted; nil when there is no place for it.
+    private func admitUpload(_ harness: Harness) async throws -> ExchangeID? {
+        let (exchange, admission) = await harness.admit(.post, "/v1/adapters", contentType: "multipart/form-data; boundary=cut")
+        guard case .refuse(let head, let body) = admission else { return exchange }
+        #expect(head.status.code == 503 && head.headerFields[.retryAfter] == "1")
+        #expect(try JSONValue(parsing: body)["error"]?["code"] == "server_busy")
+        return nil
+    }
+
+    @Test func uploadsUnderWayAreBounded() async throws {
+        let (harness, _) = try harness(configure: { $0.adapterUploads = 2 })
+        let first = try #require(try await admitUpload(harness))
+        let second = try #require(try await admitUpload(harness))
+        #expect(try await admitUpload(harness) == nil)
+        #expect(
+            harness.metric("graft_requests_total").contains(#"graft_requests_total{route="/v1/adapters",status="503",model=""} 1"#),
+            "refusals are counted")
+        // Other requests are none of this business.
+        #expect(await admission(harness, .post, "/v1/chat/completions", contentType: "application/json").status == nil)
+        #expect(await admission(harness, .get, "/v1/adapters", contentType: nil).status == nil)
+        // A client that leaves while it sends makes place for one.
+        await harness.close(first)
+        await harness.close(first)
+        let third = try #require(try await admitUpload(harness))
+        #expect(try await admitUpload(harness) == nil)
+        // So does an answer, whether it is a success or not.
+        #expect(await harness.settled(await harness.upload([("name", "a"), ("gguf", "x")], as: second)).status == 200)
+        #expect(await harness.settled(await harness.upload([("gguf", "x")], as: third)).status == 400)
+        let fourth = try #require(try await admitUpload(harness))
+        let fifth = try #require(try await admitUpload(harness))
+        #expect(try await admitUpload(harness) == nil)
+        // And a refusal that comes at once, when the whole body is there.
+        for id in [fourth, fifth] {
+            #expect(await harness.response(await harness.send(.post, "/v1/adapters", "x", contentType: "text/plain", as: id)).status == 415)
+        }
+        for _ in 0..<2 { #expect(try await admitUpload(harness) != nil) }
+    }
+
+    @Test func anUploadWhoseClientLeftKeepsItsPlaceUntilItIsPublished() async throws {
+        let (harness, adapters) = try harness(configure: { $0.adapterUploads = 1 })
+        adapters.hold(true)
+        let id = try #require(try await admitUpload(harness))
+        await harness.upload([("name", "late"), ("gguf", "x")], as: id)
+        await harness.close(id)
+        // Its body is in memory still.
+        #expect(try await admitUpload(harness) == nil)
+        adapters.hold(false)
+        await harness.transport.waitForJob()
+        #expect(await harness.response(id).head == nil)
+        #expect(try await admitUpload(harness) != nil)
+    }
+
+    @Test func anUploadThatFindsTheQueueFullGivesItsPlaceBack() async throws {
+        let (harness, adapters) = try harness(configure: {
+            $0.adapterUploads = 3
+            $0.adapterChangeQueue = 1
+        })
+        let before = adapters.state.withLock { $0.heldCalls }
+        adapters.hold(true)
+        var ids: [ExchangeID] = []
+        for _ in 0..<3 { ids.append(try #require(try await admitUpload(harness))) }
+        await harness.upload([("name", "a"), ("gguf", "x")], as: ids[0])
+        while adapters.state.withLock({ $0.heldCalls }) == before { nap() }
+        await harness.upload([("name", "b"), ("gguf", "x")], as: ids[1])
+        #expect(await harness.response(await harness.upload([("name", "c"), ("gguf", "x")], as: ids[2])).status == 503)
+        #expect(try await admitUpload(harness) != nil)
+        #expect(try await admitUpload(harness) == nil)
+        adapters.hold(false)
+        #expect(await harness.settled(ids[1]).status == 200)
+    }
+
+    @Test(arguments: [
+        "/v1/adapters/bot/promote", "/v1/adapters/bot/rollback", "/v1/adapters/bot%401/pin", "/v1/load_lora_adapter", "/v1/unload_lora_adapter",
+        "/lora-adapters",
+    ]) func commandsMustBeSmall(_ path: String) async throws {
+        let (harness, _) = try harness()
+        let admission = await admission(harness, .post, path, contentType: "application/json")
+        #expect(admission.limit == 65_536 && admission.status == nil)
+    }
+
+    @Test func onlyUploadsMayBeLarge() async throws {
         let (harness, _) = try harness(configure: { $0.adapterUploadBytes = 12345 })
         let form = "multipart/form-data; boundary=cut"
-        #expect(admission(harness, .post, "/v1/adapters", contentType: form).limit == 12345)
-        #expect(admission(harness, .post, "/v1/%61dapters", contentType: form).limit == 12345)
+        #expect(await admission(harness, .post, "/v1/adapters", contentType: form).limit == 12345)
+        #expect(await admission(harness, .post, "/v1/%61dapters", contentType: form).limit == 12345)
         for (method, path) in [
-            (HTTPRequest.Method.get, "/v1/adapters"), (.post, "/v1/adapters/bot/promote"), (.post, "/v1/chat/completions"), (.put, "/v1/adapters"),
+            (HTTPRequest.Method.get, "/v1/adapters"), (.delete, "/v1/adapters/bot"), (.post, "/v1/chat/completions"), (.put, "/v1/adapters"),
         ] {
-            let admission = admission(harness, method, path, contentType: form)
+            let admission = await admission(harness, method, path, contentType: form)
             #expect(admission.limit == nil && admission.status == nil)
         }
         // What would be refused anyway is refused before the body comes.
-        #expect(admission(harness, .post, "/v1/adapters", contentType: "text/plain").status == 415)
-        #expect(admission(harness, .post, "/v1/adapters", contentType: nil).status == 415)
-        #expect(admission(harness, .post, "/v1/adapters", contentType: "multipart/form-data").status == 400)
+        #expect(await admission(harness, .post, "/v1/adapters", contentType: "text/plain").status == 415)
+        #expect(await admission(harness, .post, "/v1/adapters", contentType: nil).status == 415)
+        #expect(await admission(harness, .post, "/v1/adapters", contentType: "multipart/form-data").status == 400)
         harness.handlers.beginDraining()
-        #expect(admission(harness, .post, "/v1/adapters", contentType: form).status == 503)
-        let without = admission(try Harness(), .post, "/v1/adapters", contentType: form)
+        #expect(await admission(harness, .post, "/v1/adapters", contentType: form).status == 503)
+        let without = await admission(try Harness(), .post, "/v1/adapters", contentType: form)
         #expect(without.status == 404 && without.body.contains("adapters_disabled"))
     }
 

@@ -87,14 +87,19 @@ actor RecordingTransport: ResponseTransport {
     }
 
     func runJobs() {
-        while true {
-            let batch = jobs.withLock { jobs in
-                defer { jobs = [] }
-                return jobs
-            }
-            if batch.isEmpty { return }
-            for job in batch { job(self) }
+        while runPostedJobs() {}
+    }
+
+    /// Runs what is posted so far, and not what that brings about.
+    /// - Returns: whether there was anything.
+    @discardableResult
+    func runPostedJobs() -> Bool {
+        let batch = jobs.withLock { jobs in
+            defer { jobs = [] }
+            return jobs
         }
+        for job in batch { job(self) }
+        return !batch.isEmpty
     }
 
     /// Returns when at least one job is posted, without running it.
@@ -115,7 +120,7 @@ actor RecordingTransport: ResponseTransport {
 
     func setOnWrite(_ job: Job?) { onWrite = job }
 
-    func perform(_ job: Job) { job(self) }
+    func perform<Outcome: Sendable>(_ job: @Sendable (isolated RecordingTransport) -> Outcome) -> Outcome { job(self) }
 }
 
 /// A clock that stands until it is moved.
@@ -175,13 +180,13 @@ final class Harness: Sendable {
     /// Hands a request in and runs what it posts at once.
     @discardableResult
     func send(
-        _ method: HTTPRequest.Method, _ path: String, _ body: String = "", contentType: String? = "application/json"
+        _ method: HTTPRequest.Method, _ path: String, _ body: String = "", contentType: String? = "application/json", as exchange: ExchangeID? = nil
     ) async -> ExchangeID {
         let number = counter.withLock { counter in
             counter += 1
             return counter
         }
-        let id = ExchangeID.numbered(number)
+        let id = exchange ?? ExchangeID.numbered(number)
         var head = HTTPRequest(method: method, scheme: "http", authority: "localhost", path: path)
         if let contentType { head.headerFields[.contentType] = contentType }
         let halves = path.split(separator: "?", maxSplits: 1)
@@ -215,9 +220,22 @@ final class Harness: Sendable {
     }
 
     /// A form as a browser or curl sends it.
-    func upload(_ parts: [(name: String, content: String)]) async -> ExchangeID {
+    @discardableResult
+    func upload(_ parts: [(name: String, content: String)], as exchange: ExchangeID? = nil) async -> ExchangeID {
         let body = parts.map { "--cut\r\nContent-Disposition: form-data; name=\"\($0.name)\"; filename=\"../../x\"\r\n\r\n\($0.content)\r\n" }.joined()
-        return await send(.post, "/v1/adapters", body + "--cut--\r\n", contentType: "multipart/form-data; boundary=cut")
+        return await send(.post, "/v1/adapters", body + "--cut--\r\n", contentType: "multipart/form-data; boundary=cut", as: exchange)
+    }
+
+    /// The word on a head. Its id is never that of a request that `send` numbers.
+    func admit(_ method: HTTPRequest.Method, _ path: String, contentType: String?) async -> (exchange: ExchangeID, admission: HTTPAdmission) {
+        var head = HTTPRequest(method: method, scheme: "http", authority: "x", path: path)
+        if let contentType { head.headerFields[.contentType] = contentType }
+        let number = counter.withLock { counter in
+            counter += 1
+            return counter
+        }
+        let exchange = ExchangeID(connection: number, sequence: 2)
+        return (exchange, await transport.perform { [handlers, head] in handlers.admit(head, path: path, exchange: exchange, on: $0) })
     }
 
     func close(_ id: ExchangeID) async {

@@ -90,6 +90,8 @@ import Testing
         let response = await harness.response(await harness.chat(Self.stream))
         #expect(response.status == status && !response.isStream)
         #expect(try response.json()["error"]?["code"]?.string == word)
+        // The client libraries repeat a 500, and this one would come back each time.
+        #expect(response.head?.headerFields[text: "x-should-retry"] == (code == .internalFailure ? "false" : nil))
         if code == .internalFailure {
             #expect(!response.text.contains("0x1234"))
             #expect(harness.logs.text.contains("0x1234"))
@@ -102,6 +104,7 @@ import Testing
         harness.engine.emit(.failed(InferenceError(.internalFailure, "out of blocks")), to: 1)
         let response = await harness.response(id)
         #expect(response.status == 500 && !response.isStream && response.ends == 1)
+        #expect(response.head?.headerFields[text: "x-should-retry"] == "false")
         #expect(try response.json()["error"]?["type"] == "server_error")
         #expect(harness.engine.cancelled == [harness.engine.submissions[0].id])
     }

@@ -11,12 +11,13 @@ import Testing
 @Suite(.serialized) struct LiveServerTests {
     /// A server with a parrot for an engine; the body runs on a thread that may block.
     private func withServer(
-        contextLength: Int = 4096, adapters: FakeAdapters? = nil, uploadBytes: Int = 512 << 20, _ body: @escaping @Sendable (Int, ParrotEngine) throws -> Void
+        contextLength: Int = 4096, adapters: FakeAdapters? = nil, configure: (inout APIConfiguration) -> Void = { _ in },
+        _ body: @escaping @Sendable (Int, ParrotEngine) throws -> Void
     ) async throws {
         let engine = ParrotEngine(contextLength: contextLength)
         let model = try TestModel.make(contextLength: contextLength)
         var configuration = APIConfiguration(version: "1.2.3")
-        configuration.adapterUploadBytes = uploadBytes
+        configure(&configuration)
         let models: any ModelResolver = if let adapters { AdapterModels(base: model, adapters: adapters) } else { FixedModels([model]) }
         let api = APIServer(
             service: engine, models: models, adapters: adapters, configuration: configuration, registry: MetricsRegistry(), logger: LogLines().logger())
@@ -104,8 +105,34 @@ import Testing
         }
     }
 
+    @Test func aClientThatLeavesMidUploadMakesPlace() async throws {
+        try await withServer(adapters: FakeAdapters(), configure: { $0.adapterUploads = 1 }) { port, _ in
+            let start = "POST /v1/adapters HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=cut\r\n"
+            var first: RawClient? = try RawClient(port: port)
+            try first?.send(start + "expect: 100-continue\r\ncontent-length: 1000\r\n\r\n")
+            #expect(try first?.read(enough: 1).hasPrefix("HTTP/1.1 100 ") == true)
+            try first?.send("--cut\r\n")
+            let refused = try Self.upload(port, bytes: 10)
+            #expect(refused.head.hasPrefix("HTTP/1.1 503 ") && refused.head.lowercased().contains("retry-after: 1\r\n"))
+            first = nil
+            // Ends when the server has heard of it; a place that is lost would hang here until the tests' own limit.
+            while try Self.upload(port, bytes: 10).head.hasPrefix("HTTP/1.1 503 ") { nap() }
+            for _ in 0..<3 { #expect(try Self.upload(port, bytes: 10).head.hasPrefix("HTTP/1.1 422 ")) }
+        }
+    }
+
+    @Test func commandsAreCapped() async throws {
+        try await withServer(adapters: FakeAdapters()) { port, _ in
+            for (bytes, status) in [(65_536, "404"), (65_537, "413")] {
+                let client = try RawClient(port: port)
+                try? client.post("/v1/adapters/bot/promote", "{}" + String(repeating: " ", count: bytes - 2))
+                #expect(Self.split(try client.read()).head.hasPrefix("HTTP/1.1 \(status) "))
+            }
+        }
+    }
+
     @Test func uploadsAreCapped() async throws {
-        try await withServer(adapters: FakeAdapters(), uploadBytes: 1000) { port, _ in
+        try await withServer(adapters: FakeAdapters(), configure: { $0.adapterUploadBytes = 1000 }) { port, _ in
             let large = try Self.upload(port, bytes: 2000)
             #expect(large.head.hasPrefix("HTTP/1.1 413 "))
             let small = try Self.upload(port, bytes: 200)

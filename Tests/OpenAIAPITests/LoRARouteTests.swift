@@ -187,6 +187,18 @@ import Testing
         withExtendedLifetime(directory) {}
     }
 
+    @Test func unknownFields() async throws {
+        let (harness, _, directory) = try harness()
+        func ignored(_ response: RecordingTransport.Response) -> String? { response.head?.headerFields[text: "graft-ignored-parameters"] }
+        let loaded = await load(harness, "bot", "a.gguf", #""load_inplace":false,"base_model_name":"tiny","lora_int_id":null,"mode":1"#)
+        #expect(loaded.status == 200 && ignored(loaded) == "base_model_name, mode")
+        let unloaded = await harness.settled(await harness.send(.post, "/v1/unload_lora_adapter", #"{"lora_name":"bot","lora_int_id":1}"#))
+        #expect(unloaded.status == 200 && ignored(unloaded) == "lora_int_id")
+        let plain = await load(harness, "bot", "a.gguf")
+        #expect(plain.status == 200 && ignored(plain) == nil)
+        withExtendedLifetime(directory) {}
+    }
+
     @Test(arguments: ["/v1/load_lora_adapter", "/v1/unload_lora_adapter"]) func turnedOff(_ path: String) async throws {
         let harness = try Harness(adapters: FakeAdapters())
         let response = await harness.response(await harness.send(.post, path, #"{"lora_name":"a","lora_path":"b"}"#))
@@ -237,6 +249,17 @@ import Testing
         #expect(try await used(harness, "") == ["bot@1*1.0"])
         _ = await harness.send(.post, "/lora-adapters", "[]")
         #expect(try await used(harness, "") == [])
+    }
+
+    @Test func longDefaults() async throws {
+        let (harness, adapters) = try globalHarness()
+        try adapters.add("many", versions: 65)
+        func list(_ count: Int) -> String { "[" + (1...count).map { #"{"id":"many@\#($0)","scale":0}"# }.joined(separator: ",") + "]" }
+        #expect(await harness.response(await harness.send(.post, "/lora-adapters", list(64))).status == 200)
+        let response = await harness.response(await harness.send(.post, "/lora-adapters", list(65)))
+        #expect(response.status == 400)
+        #expect(try response.json()["error"]?["param"] == "body")
+        #expect(try response.json()["error"]?["message"]?.string?.contains("65 entries, expected at most 64") == true)
     }
 
     @Test func theGlobalDefaultGoesBeforeTheConfiguredOne() async throws {
