@@ -180,7 +180,7 @@ import Testing
         let harness = try Harness(configure: { $0.inlineLogprobs = 0 })
         let id = await harness.complete(#"{"prompt":"ab","echo":true,"logprobs":1,"max_tokens":1}"#)
         harness.engine.emit(.promptLogprobs([nil, lp(-1, [(98, -1)])]))
-        _ = await harness.response(id)
+        await harness.transport.runPostedJobs()
         await harness.close(id)
         await harness.transport.waitForJob()
         #expect(await harness.response(id).heads == 0)
