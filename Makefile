@@ -31,7 +31,7 @@ bench: build
 soak: build
 	Scripts/setup tests
 	.build/release/graft pull smollm2-135m-instruct
-	Scripts/soak
+	Scripts/with-server sh -c '.venv/bin/python Tests/EndToEnd/swap_soak.py "$$GRAFT_BASE_URL" --pid "$$GRAFT_SERVER_PID" --strict'
 
 # Preconditions everywhere and assertions alive.
 debug-test:

@@ -92,7 +92,7 @@ private struct AdapterUpload {
     /// The part that a refusal is about.
     func part(of error: AdapterError) -> String {
         if error.code == .invalidName { return "name" }
-        if case .peft = files, error.message.contains(AdapterFiles.configName) { return Self.config }
+        if case .peft = files, error.message.contains(PEFTAdapter.configName) { return Self.config }
         return filePart
     }
 }

@@ -52,8 +52,8 @@ extension APIHandlers {
         do throws(ConfinedDirectory.Refusal) {
             let directory = try ConfinedDirectory(directory, limit: configuration.adapterUploadBytes)
             if case .directory = try directory.item(at: path) {
-                let config = try directory.read(path + "/" + AdapterFiles.configName)
-                return .peft(config: config, weights: try directory.read(path + "/" + AdapterFiles.weightsName))
+                let config = try directory.read(path + "/" + PEFTAdapter.configName)
+                return .peft(config: config, weights: try directory.read(path + "/" + PEFTAdapter.weightsName))
             }
             guard path.lowercased().hasSuffix(".gguf") else {
                 throw ConfinedDirectory.Refusal(code: .notReadable, message: "'\(quoted(path))' is a file, expected a PEFT directory or a .gguf file")

@@ -35,9 +35,6 @@ enum AdapterFiles: Sendable {
     case gguf([UInt8])
     case archive([UInt8])
 
-    static let configName = "adapter_config.json"
-    static let weightsName = "adapter_model.safetensors"
-
     var source: AdapterSource {
         if case .gguf = self { .gguf } else { .peft }
     }

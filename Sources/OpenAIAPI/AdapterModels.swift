@@ -43,7 +43,7 @@ public struct AdapterModels: ModelResolver {
 
     private func target(_ reference: AdapterReference, stickyKey: String?) throws(APIError) -> ModelTarget {
         guard let version = adapters.resolve(reference, owner: Owner.local, stickyKey: stickyKey) else {
-            throw .modelNotFound(BlendEntry(adapter: .reference(reference), scale: 1).spelling)
+            throw .modelNotFound(reference.description)
         }
         try check(version, param: "model")
         return ModelTarget(

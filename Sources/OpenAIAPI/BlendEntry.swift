@@ -29,12 +29,7 @@ public struct BlendEntry: Sendable {
     var spelling: String {
         switch adapter {
         case .id(let id): String(id)
-        case .reference(let reference):
-            switch reference.selector {
-            case .promoted: reference.name
-            case .latest: reference.name + "@latest"
-            case .number(let number): "\(reference.name)@\(number)"
-            }
+        case .reference(let reference): reference.description
         }
     }
 

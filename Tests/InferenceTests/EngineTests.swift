@@ -98,14 +98,13 @@ struct EngineTests {
         }
     }
 
-    @Test func concurrentAnswersAreThoseOfEachAlone() async throws {
-        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
-        let requests = EngineTests.requests(fixture, count: 16)
+    /// Runs all requests in one batch, then each alone on an engine that takes one sequence at a time, and holds the two to be equal.
+    /// - Returns: the answers of the batch.
+    static func answersAloneAndTogether(_ fixture: Fixture, _ requests: [GenerationRequest]) async throws -> [Collector.Answer] {
         let together = try fixture.engine(), collector = Collector()
         let ids = requests.map { _ in SequenceID() }
         for (id, request) in zip(ids, requests) { try together.submit(request, as: id, to: collector) }
         try await collector.settle(ids)
-        // One at a time on another engine, with the sequence limit of one.
         let alone = try fixture.engine(sequences: 1), single = Collector()
         for (i, request) in requests.enumerated() {
             let id = SequenceID()
@@ -119,6 +118,12 @@ struct EngineTests {
         }
         await together.shutdown()
         await alone.shutdown()
+        return ids.map { collector[$0] }
+    }
+
+    @Test func concurrentAnswersAreThoseOfEachAlone() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        _ = try await EngineTests.answersAloneAndTogether(fixture, EngineTests.requests(fixture, count: 16))
     }
 
     @Test func sharedPrefixIsColdAnswer() async throws {
@@ -169,24 +174,9 @@ struct EngineTests {
             }
         }
         // The same question under two adapters and under the base, so that a mix-up would show.
-        requests[9].prompt = requests[1].prompt
-        requests[10].prompt = requests[1].prompt
-        let together = try fixture.engine(), collector = Collector()
-        let ids = requests.map { _ in SequenceID() }
-        for (id, request) in zip(ids, requests) { try together.submit(request, as: id, to: collector) }
-        try await collector.settle(ids)
-        let alone = try fixture.engine(sequences: 1), single = Collector()
-        for (i, request) in requests.enumerated() {
-            let id = SequenceID()
-            try alone.submit(request, as: id, to: single)
-            try await single.settle([id])
-            #expect(collector[ids[i]].tokens == single[id].tokens && collector[ids[i]].text == single[id].text, "request \(i)")
-            #expect(collector[ids[i]].logprobs == single[id].logprobs, "request \(i)")
-            #expect(!single[id].tokens.isEmpty)
-        }
-        #expect(collector[ids[1]].logprobs != collector[ids[9]].logprobs && collector[ids[1]].logprobs != collector[ids[10]].logprobs)
-        await together.shutdown()
-        await alone.shutdown()
+        for i in [9, 10] { (requests[i].prompt, requests[i].maxTokens) = (requests[1].prompt, requests[1].maxTokens) }
+        let answers = try await EngineTests.answersAloneAndTogether(fixture, requests)
+        #expect(answers[1].logprobs != answers[9].logprobs && answers[1].logprobs != answers[10].logprobs && answers[9].logprobs != answers[10].logprobs)
     }
 
     /// Keys and values belong to the adapter that made them: a warm prefix is found again under the same content and weight only, whatever its name.

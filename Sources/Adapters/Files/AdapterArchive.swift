@@ -4,8 +4,6 @@ import GGUF
 ///
 /// Read with distrust: nothing is ever unpacked to a path that the archive names, and entries that are neither regular files nor directories are refused.
 public enum AdapterArchive {
-    public static let configName = "adapter_config.json"
-    public static let weightsName = "adapter_model.safetensors"
     /// Files and directories of one archive.
     static let mostEntries = 16
     private static let block = 512
@@ -14,7 +12,7 @@ public enum AdapterArchive {
     public static func read(_ bytes: [UInt8]) throws(AdapterError) -> (config: [UInt8], weights: [UInt8]) {
         try refuseOtherFormats(bytes)
         let entries = try entries(of: bytes)
-        let config = try only(configName, entries), weights = try only(weightsName, entries)
+        let config = try only(PEFTAdapter.configName, entries), weights = try only(PEFTAdapter.weightsName, entries)
         guard let weights else {
             if entries.contains(where: { $0.fileName == "adapter_model.bin" }) {
                 throw AdapterError(
@@ -22,9 +20,9 @@ public enum AdapterArchive {
                     "archive: adapter_model.bin is a pickle, which can run code when it is read, expected adapter_model.safetensors; save the adapter with safe_serialization=True"
                 )
             }
-            throw AdapterError(.unreadable, "archive: has no \(weightsName), expected it at the top or in one folder")
+            throw AdapterError(.unreadable, "archive: has no \(PEFTAdapter.weightsName), expected it at the top or in one folder")
         }
-        guard let config else { throw AdapterError(.unreadable, "archive: has no \(configName), expected it beside \(weightsName)") }
+        guard let config else { throw AdapterError(.unreadable, "archive: has no \(PEFTAdapter.configName), expected it beside \(PEFTAdapter.weightsName)") }
         guard config.folder == weights.folder else {
             throw AdapterError(.unreadable, "archive: \(shown(config.name)) and \(shown(weights.name)) lie in two folders, expected one")
         }

@@ -38,9 +38,9 @@ extension AdapterContent {
             }
         }
         guard let config, let weights else {
-            let missing = config == nil ? AdapterArchive.configName : AdapterArchive.weightsName
+            let missing = config == nil ? PEFTAdapter.configName : PEFTAdapter.weightsName
             throw AdapterError(
-                .unreadable, "\(missing) is missing, expected \(AdapterArchive.configName) and \(AdapterArchive.weightsName), a GGUF file or a tar archive")
+                .unreadable, "\(missing) is missing, expected \(PEFTAdapter.configName) and \(PEFTAdapter.weightsName), a GGUF file or a tar archive")
         }
         return (try PEFTAdapter.read(config: config.bytes, weights: weights.bytes, base: base), .peft)
     }

@@ -6,6 +6,8 @@ import Modeling
 ///
 /// Keys are `base_model.model.<module path>.lora_A.weight` [rank, in] and `….lora_B.weight` [out, rank]; an adapter's name may stand before `weight`.
 public enum PEFTAdapter {
+    /// The two files of a PEFT directory.
+    public static let configName = "adapter_config.json", weightsName = "adapter_model.safetensors"
     static let keyPrefix = "base_model.model."
 
     /// Reads an adapter and checks it against its base. Either all of it is honoured, exactly, or it is refused.

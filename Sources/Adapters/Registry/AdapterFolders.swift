@@ -9,8 +9,6 @@ import InstructionStore
 /// What is said of versions, as their damage, names files relative to the directory, because clients read it; errors of the system are for the operator and
 /// have whole paths.
 struct AdapterFolders: Sendable {
-    static let configName = "adapter_config.json"
-    static let weightsName = "adapter_model.safetensors"
     static let temporaryPrefix = ".tmp-"
     /// Says whose the directory is, and is locked by who uses it.
     static let markerName = ".graft-adapters"
@@ -44,8 +42,8 @@ struct AdapterFolders: Sendable {
         let folder = Self.temporaryPrefix + String(UInt64.random(in: .min ... .max), radix: 16)
         guard mkdir(path(folder), 0o700) == 0 else { throw AdapterError(path(folder), "cannot be made", errno) }
         do {
-            try write(config, to: "\(folder)/\(Self.configName)")
-            try write(weights, to: "\(folder)/\(Self.weightsName)")
+            try write(config, to: "\(folder)/\(PEFTAdapter.configName)")
+            try write(weights, to: "\(folder)/\(PEFTAdapter.weightsName)")
         } catch {
             remove(folder)
             throw error
@@ -128,7 +126,7 @@ struct AdapterFolders: Sendable {
 
     /// What is wrong with a version's files as far as a look without reading shows; `nil` when nothing is.
     func fault(in folder: String, sizes: Sizes) -> String? {
-        for (name, expected) in [(Self.configName, sizes.config), (Self.weightsName, sizes.weights)] {
+        for (name, expected) in [(PEFTAdapter.configName, sizes.config), (PEFTAdapter.weightsName, sizes.weights)] {
             let file = "\(folder)/\(name)"
             var status = stat()
             guard lstat(path(file), &status) == 0 else { return "\(file): \(errno == ENOENT ? "is missing" : systemReason(errno))" }
@@ -139,7 +137,7 @@ struct AdapterFolders: Sendable {
     }
 
     func read(_ folder: String, sizes: Sizes) throws(ReadFailure) -> (config: [UInt8], weights: [UInt8]) {
-        (try readFile("\(folder)/\(Self.configName)", count: sizes.config), try readFile("\(folder)/\(Self.weightsName)", count: sizes.weights))
+        (try readFile("\(folder)/\(PEFTAdapter.configName)", count: sizes.config), try readFile("\(folder)/\(PEFTAdapter.weightsName)", count: sizes.weights))
     }
 
     private func readFile(_ file: String, count: Int) throws(ReadFailure) -> [UInt8] {
@@ -181,7 +179,7 @@ struct AdapterFolders: Sendable {
 
     /// Removes a version's or a temporary folder, and the folders above it that are empty then. What cannot be removed stays for the next start.
     func remove(_ folder: String) {
-        for name in [Self.configName, Self.weightsName] { unlink("\(path(folder))/\(name)") }
+        for name in [PEFTAdapter.configName, PEFTAdapter.weightsName] { unlink("\(path(folder))/\(name)") }
         guard rmdir(path(folder)) == 0 || errno == ENOENT else { return }
         removeEmptyParents(of: folder)
     }

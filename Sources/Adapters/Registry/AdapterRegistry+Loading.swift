@@ -30,8 +30,8 @@ extension AdapterRegistry {
         switch format {
         case .peft:
             return ExportedAdapter(files: [
-                ExportedAdapter.File(name: AdapterFolders.configName, bytes: contents.config),
-                ExportedAdapter.File(name: AdapterFolders.weightsName, bytes: contents.weights),
+                ExportedAdapter.File(name: PEFTAdapter.configName, bytes: contents.config),
+                ExportedAdapter.File(name: PEFTAdapter.weightsName, bytes: contents.weights),
             ])
         case .gguf:
             let bytes = GGUFAdapter.write(contents.content, base: base.configuration, name: present.qualifiedName)
@@ -102,7 +102,7 @@ extension AdapterRegistry {
             throw error.code == .outOfMemory ? .refused(error) : .damaged("\(files.folder): \(error.message)")
         }
         let found = content.digest
-        guard found == digest else { throw .damaged("\(files.folder)/\(AdapterFolders.weightsName): found content \(found), expected \(digest)") }
+        guard found == digest else { throw .damaged("\(files.folder)/\(PEFTAdapter.weightsName): found content \(found), expected \(digest)") }
         return VerifiedContent(config: config, weights: weights, content: content)
     }
 

@@ -77,7 +77,7 @@ graft_activation_layout graft_activation_layout_for(int64_t cols);
 //
 // Projections that share their input form a stage (q, k, v; o; gate, up; down). Its A's are stacked into one matrix, so that h = A x is one
 // product per row, stage and adapter, made by the job that quantises the row. h is quantised with a scale per projection, and B h is added to
-// the base product while its sums are in registers: adapters cost no pass over y and no barrier.
+// the base product's sums before they leave for y: adapters cost no pass over y and no barrier.
 //
 // A is held as 8 bits with a scale per block of 32, B as 8 bits with a float scale per row. Per row the operations are fixed by the row's own
 // adapters, in their order; integer sums are exact, so all variants give equal bits.
@@ -123,7 +123,6 @@ typedef struct {
     float scale;    // of q, with the adapter's weight
     int32_t q_sum;  // Σq
     int32_t rank;   // 0: nothing
-    int32_t reserved;
 } graft_lora_share;
 
 // Bytes of one term's h over `stacked` rows of A.

@@ -17,7 +17,7 @@ func readAdapterFiles(at path: String) throws -> [ExportedAdapter.File] {
         }
     }
     guard status.st_mode & S_IFMT == S_IFDIR else { return [try file(path, path.split(separator: "/").last.map(String.init) ?? path)] }
-    let names = [AdapterArchive.configName, AdapterArchive.weightsName]
+    let names = [PEFTAdapter.configName, PEFTAdapter.weightsName]
     for name in names where access("\(path)/\(name)", R_OK) != 0 {
         throw CommandError("\(path)/\(name) cannot be read; a PEFT directory has \(names.joined(separator: " and "))")
     }

@@ -102,7 +102,7 @@ struct RemoteAdapters: AdapterOperations {
         guard format == .peft else { return [ExportedAdapter.File(name: reference.name + ".gguf", bytes: response.body)] }
         let files = try AdapterArchive.read(response.body)
         return [
-            ExportedAdapter.File(name: AdapterArchive.configName, bytes: files.config), ExportedAdapter.File(name: AdapterArchive.weightsName, bytes: files.weights),
+            ExportedAdapter.File(name: PEFTAdapter.configName, bytes: files.config), ExportedAdapter.File(name: PEFTAdapter.weightsName, bytes: files.weights),
         ]
     }
 
