@@ -24,6 +24,7 @@ let package = Package(
         .target(name: "CLLHTTP"),
         .systemLibrary(name: "CUV", pkgConfig: "libuv", providers: [.apt(["libuv1-dev"])]),
         .systemLibrary(name: "COpenSSL", providers: [.apt(["libssl-dev"])]),
+        .target(name: "COpenBLAS"),
         // Layer 1.
         .target(name: "JSON"),
         .target(name: "Kernels", dependencies: ["CKernels"]),
@@ -43,6 +44,7 @@ let package = Package(
         // Layer 4.
         .target(name: "Adapters", dependencies: ["Modeling", "GGUF", "Kernels", "InstructionStore", "TLS", "JSON"]),
         .target(name: "Inference", dependencies: ["Modeling", "Tokenization", "Executors", "Kernels"]),
+        .target(name: "Training", dependencies: ["Modeling", "Tokenization", "Kernels", "JSON", "COpenBLAS"]),
         // Layer 6.
         .target(
             name: "OpenAIAPI",
@@ -76,6 +78,8 @@ let package = Package(
         .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", httpTypes]),
         .testTarget(
             name: "InferenceTests", dependencies: ["Inference", "Adapters", "Modeling", "Tokenization", "GGUF", "Kernels", "TestSupport"], exclude: ["Fixtures"]),
+        .testTarget(
+            name: "TrainingTests", dependencies: ["Training", "Adapters", "Modeling", "Tokenization", "GGUF", "Kernels", "JSON", "TestSupport"]),
         .testTarget(
             name: "OpenAIAPITests",
             dependencies: [

@@ -83,6 +83,7 @@ public actor Engine: GenerationService {
     private let tokenizer: Tokenizer
     private let baseDigest: String
     private let pool: ComputePool
+    private let turnstile: ComputeTurnstile
     private let forward: ForwardPass
     private let lanes: [SamplingLane]
     private var scheduler: Scheduler
@@ -93,11 +94,12 @@ public actor Engine: GenerationService {
     public nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
 
     /// - Parameters:
-    ///   - pool: from now on the engine's alone.
+    ///   - pool: from now on used in turns at the turnstile only.
     ///   - baseDigest: names the base model in the keys of cached blocks.
     /// - Throws: `KernelError` if the memory cannot be had.
     public init(
-        model: LanguageModel, tokenizer: Tokenizer, configuration: EngineConfiguration, baseDigest: String, variant: KernelVariant, pool: ComputePool
+        model: LanguageModel, tokenizer: Tokenizer, configuration: EngineConfiguration, baseDigest: String, variant: KernelVariant, pool: ComputePool,
+        turnstile: ComputeTurnstile = ComputeTurnstile()
     ) throws(KernelError) {
         let c = model.configuration
         let precision = configuration.numerics == .exact ? KVCache.Precision.float32 : configuration.cachePrecision
@@ -126,6 +128,7 @@ public actor Engine: GenerationService {
         self.tokenizer = tokenizer
         self.baseDigest = baseDigest
         self.pool = pool
+        self.turnstile = turnstile
         let statistics = scheduler.statistics
         mailbox.withLock { $0.statistics = statistics }
     }
@@ -141,9 +144,11 @@ public actor Engine: GenerationService {
         let clock = ContinuousClock(), start = clock.now
         // No sequence holds block 0 yet, and nothing in it is registered.
         precondition(scheduler.runningCount == 0 && scheduler.pool.inUseCount == 0, "the warm-up comes before the first request")
-        let count = forward.run([ForwardSegment(tokens: tokens, position: 0, blocks: [0], logits: .last)])
-        let logits = forward.logits(of: 0..<count)[0]
-        guard logits.allSatisfy(\.isFinite) else {
+        let isFinite = turnstile.serve {
+            let count = forward.run([ForwardSegment(tokens: tokens, position: 0, blocks: [0], logits: .last)])
+            return forward.logits(of: 0..<count)[0].allSatisfy(\.isFinite)
+        }
+        guard isFinite else {
             throw InferenceError(.internalFailure, "the model computes values that are not finite; the file is damaged or badly converted")
         }
         pace(secondsPerRow: (clock.now - start).inSeconds / Double(rows))
@@ -265,15 +270,18 @@ public actor Engine: GenerationService {
 
     private func step(_ plan: StepPlan) {
         let clock = ContinuousClock()
-        let start = clock.now
-        let wanted = forward.run(
-            plan.segments.map { segment in
-                ForwardSegment(
-                    tokens: Array(plan.tokens[segment.rows]), position: segment.startPosition, blocks: segment.blockTable,
-                    adapters: active[segment.sequence]?.request.adapters ?? .none,
-                    logits: segment.logits == .all ? .all : segment.logits == .last ? .last : .none)
-            })
-        let rows = sample(plan, wanted: wanted)
+        var start = clock.now
+        let rows = turnstile.serve {
+            start = clock.now
+            let wanted = forward.run(
+                plan.segments.map { segment in
+                    ForwardSegment(
+                        tokens: Array(plan.tokens[segment.rows]), position: segment.startPosition, blocks: segment.blockTable,
+                        adapters: active[segment.sequence]?.request.adapters ?? .none,
+                        logits: segment.logits == .all ? .all : segment.logits == .last ? .last : .none)
+                })
+            return sample(plan, wanted: wanted)
+        }
         var events: [GenerationEvent] = []
         events.reserveCapacity(plan.segments.count)
         var results: [SegmentResult] = []

@@ -23,11 +23,11 @@ public struct LowRankPair: Sendable, Equatable {
 }
 
 /// Projections that share their input: their adapters' A's are multiplied together.
-enum ProjectionStage: Int, CaseIterable {
+package enum ProjectionStage: Int, CaseIterable, Sendable {
     case attentionInput, attentionOutput, feedForwardInput, feedForwardOutput
 
     /// In the order of their places in the stage.
-    var projections: [Projection] {
+    package var projections: [Projection] {
         switch self {
         case .attentionInput: [.q, .k, .v]
         case .attentionOutput: [.o]

@@ -3,25 +3,25 @@ import Kernels
 
 /// The frozen weights of one model, packed for the kernels. Immutable: the engine, and later the trainer, read the same object.
 public final class LanguageModel: Sendable {
-    struct Layer: Sendable {
-        let attentionNorm: FloatVector
-        let q, k, v, o: WeightMatrix
-        let qBias, kBias, vBias, oBias: FloatVector?
-        let qNorm, kNorm: FloatVector?
-        let postAttentionNorm: FloatVector?
-        let feedForwardNorm: FloatVector
-        let gate, up, down: WeightMatrix
-        let postFeedForwardNorm: FloatVector?
+    package struct Layer: Sendable {
+        package let attentionNorm: FloatVector
+        package let q, k, v, o: WeightMatrix
+        package let qBias, kBias, vBias, oBias: FloatVector?
+        package let qNorm, kNorm: FloatVector?
+        package let postAttentionNorm: FloatVector?
+        package let feedForwardNorm: FloatVector
+        package let gate, up, down: WeightMatrix
+        package let postFeedForwardNorm: FloatVector?
     }
 
     public let configuration: ModelConfiguration
-    let embedding: WeightMatrix
+    package let embedding: WeightMatrix
     /// The output matrix; the embedding itself in models with a tied head.
-    let head: WeightMatrix
-    let outputNorm: FloatVector
-    let layers: [Layer]
+    package let head: WeightMatrix
+    package let outputNorm: FloatVector
+    package let layers: [Layer]
     /// [rotaryDim / 2] of global layers, and of gemma3's local ones.
-    let inverseFrequencies, localInverseFrequencies: FloatVector
+    package let inverseFrequencies, localInverseFrequencies: FloatVector
 
     public var hasTiedHead: Bool { head === embedding }
 
