@@ -1,4 +1,5 @@
 import JSON
+import Tokenization
 
 /// A decoded `POST /v1/chat/completions`.
 struct ChatRequest: Sendable {
@@ -58,14 +59,8 @@ package struct ChatMessage: Sendable {
         self.init(role: role, content: content, extras: JSONObject())
     }
 
-    /// What the template gets. `developer` is OpenAI's later name for `system`, which templates do not know.
-    var templateValue: JSONValue {
-        var object = JSONObject()
-        object["role"] = .string(role == .developer ? Role.system.rawValue : role.rawValue)
-        object["content"] = .string(content)
-        for (key, value) in extras { object[key] = value }
-        return .object(object)
-    }
+    /// What the template gets.
+    var templateValue: JSONValue { ConversationEncoder.message(role: role.rawValue, content: content, extras: extras) }
 
     static func list(_ fields: inout RequestFields, unknown: inout [String]) throws(APIError) -> [ChatMessage] {
         guard let value = fields.value("messages") else { throw .missing("messages", expected: "an array of messages") }
@@ -150,22 +145,14 @@ package struct ChatMessage: Sendable {
         }
     }
 
-    /// Checks the calls' shape; arguments that are JSON objects in a string are handed to the template as objects, which is what templates
-    /// are written for (transformers' convention).
     private static func toolCalls(_ value: JSONValue, path: String) throws(APIError) -> JSONValue {
         guard let elements = value.array else { throw .invalidType(path, found: value, expected: "an array of tool calls") }
         var calls: [JSONValue] = []
         for (index, element) in elements.enumerated() {
-            guard var call = element.object, var function = call["function"]?.object, function["name"]?.string != nil else {
+            guard let call = ConversationEncoder.toolCall(element) else {
                 throw .invalidType("\(path)[\(index)]", found: element, expected: "an object with id, type \"function\" and function {name, arguments}")
             }
-            if let arguments = function["arguments"]?.string,
-                let parsed = try? JSONValue(parsing: Array(arguments.utf8)), parsed.object != nil
-            {
-                function["arguments"] = parsed
-            }
-            call["function"] = .object(function)
-            calls.append(.object(call))
+            calls.append(call)
         }
         return .array(calls)
     }

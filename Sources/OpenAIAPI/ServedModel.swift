@@ -7,9 +7,8 @@ public struct ServedModel: Sendable {
     public var name: String
     /// Further names that requests may use.
     public var aliases: [String]
-    public var tokenizer: Tokenizer
-    /// `nil` for a base model, whose conversations are written as a plain transcript (`PlainTranscript`).
-    public var chatTemplate: ChatTemplate?
+    /// How text and conversations become tokens.
+    public var encoder: ConversationEncoder
     /// The most tokens of prompt and answer together.
     public var contextLength: Int
     /// Seconds since 1970 UTC.
@@ -22,12 +21,15 @@ public struct ServedModel: Sendable {
     ) {
         self.name = name
         self.aliases = aliases
-        self.tokenizer = tokenizer
-        self.chatTemplate = chatTemplate
+        encoder = ConversationEncoder(tokenizer: tokenizer, chatTemplate: chatTemplate)
         self.contextLength = contextLength
         self.created = created
         self.digest = digest
     }
+
+    public var tokenizer: Tokenizer { encoder.tokenizer }
+    /// `nil` for a base model, whose conversations are written as a plain transcript.
+    public var chatTemplate: ChatTemplate? { encoder.chatTemplate }
 
     /// OpenAI's `system_fingerprint`: equal as long as the weights are.
     var fingerprint: String { "fp_" + digest.prefix(12) }

@@ -94,6 +94,33 @@ public final class Tokenizer: Sendable {
     /// The pieces are one text: words and user-defined tokens form over their borders as if there were none. Only control tokens look at
     /// the borders: all of their characters must be trusted.
     public func encode(_ pieces: [TextPiece], addSpecial: Bool) -> [Int32] {
+        let (bytes, trusted) = Self.joined(pieces)
+        return bytes.withUnsafeBufferPointer { encode($0, trusted: trusted, addSpecial: addSpecial) }
+    }
+
+    /// Tokens, and where among them stand the special tokens whose every character was trusted.
+    struct MarkedTokens {
+        var ids: [Int32]
+        var marks: [Int]
+    }
+
+    /// The token ids of a prompt's parts without the ones that `addSpecial` would add, and the places of the special tokens that are surely
+    /// the template's own.
+    ///
+    /// - Parameter continuesText: the pieces go on behind other text, so that no space is put before them.
+    func encodeMarked(_ pieces: [TextPiece], continuesText: Bool = false) -> MarkedTokens {
+        let (bytes, trusted) = Self.joined(pieces)
+        var marked = MarkedTokens(ids: [], marks: [])
+        marked.ids.reserveCapacity(bytes.count / 3 + 4)
+        bytes.withUnsafeBufferPointer { text in
+            guard let base = text.baseAddress else { return }
+            encode(base, count: text.count, trusted: trusted, continuesText: continuesText, into: &marked.ids) { marked.marks.append($0) }
+        }
+        return marked
+    }
+
+    /// The text of all pieces, and the trusted ranges of it, in rising order, no two of them touching.
+    private static func joined(_ pieces: [TextPiece]) -> (bytes: [UInt8], trusted: [Range<Int>]) {
         var bytes: [UInt8] = []
         bytes.reserveCapacity(pieces.reduce(0) { $0 + $1.text.utf8.count })
         var trusted: [Range<Int>] = []
@@ -107,14 +134,14 @@ public final class Tokenizer: Sendable {
                 trusted.append(start..<bytes.count)
             }
         }
-        return bytes.withUnsafeBufferPointer { encode($0, trusted: trusted, addSpecial: addSpecial) }
+        return (bytes, trusted)
     }
 
     /// - Parameter trusted: byte ranges in rising order, no two of them touching.
     private func encode(_ text: UnsafeBufferPointer<UInt8>, trusted: [Range<Int>], addSpecial: Bool) -> [Int32] {
         var ids: [Int32] = []
         ids.reserveCapacity(text.count / 3 + 4)
-        if let base = text.baseAddress { encode(base, count: text.count, trusted: trusted, into: &ids) }
+        if let base = text.baseAddress { encode(base, count: text.count, trusted: trusted, continuesText: false, into: &ids) { _ in } }
         if addSpecial {
             if addsBOS, let bos, ids.first != bos { ids.insert(bos, at: 0) }
             if addsEOS, let eos, ids.last != eos { ids.append(eos) }
@@ -122,11 +149,15 @@ public final class Tokenizer: Sendable {
         return ids
     }
 
-    private func encode(_ text: UnsafePointer<UInt8>, count: Int, trusted: [Range<Int>], into ids: inout [Int32]) {
+    /// - Parameter mark: gets the place among `ids` of each special token that is trusted as a whole.
+    @inline(__always)
+    private func encode(
+        _ text: UnsafePointer<UInt8>, count: Int, trusted: [Range<Int>], continuesText: Bool, into ids: inout [Int32], mark: (Int) -> Void
+    ) {
         var scratch = SymbolMerger()
         var range = 0
         var plainStart = 0
-        var followsSpecial = true
+        var followsSpecial = !continuesText
         var offset = 0
         while true {
             offset = specialTokens.candidate(in: text, from: offset, to: count)
@@ -138,6 +169,7 @@ public final class Tokenizer: Sendable {
                 continue
             }
             encodePlain(text, plainStart, offset, followsSpecial, &scratch, &ids)
+            if match.end <= trustedEnd { mark(ids.count) }
             ids.append(match.id)
             followsSpecial = true
             offset = match.end

@@ -66,7 +66,8 @@ public final class ChatTemplate: Sendable {
     /// The roles whose names are words of the protocol and not a client's text.
     public static let roles: Set<String> = ["system", "developer", "user", "assistant", "tool", "function", "ipython", "model"]
 
-    private static let reasoningNames = ["reasoning_content", "thinking", "reasoning"]
+    /// The members of a message that hold the reasoning before an answer; the first that is there counts.
+    static let reasoningNames = ["reasoning_content", "thinking", "reasoning"]
 
     private static func message(_ json: JSONValue) -> TemplateValue {
         guard case .dictionary(var members) = TemplateValue(json, isTrusted: false) else { return TemplateValue(json, isTrusted: false) }

@@ -28,11 +28,14 @@ public struct TemplateError: Error, Sendable, Equatable, CustomStringConvertible
     public var message: String
     /// The line of the template's source, from 1; nil when no line is to blame.
     public var line: Int?
+    /// Whether `message` holds words of the messages that the template refused.
+    public var quotesRequest: Bool
 
-    public init(code: Code, message: String, line: Int? = nil) {
+    public init(code: Code, message: String, line: Int? = nil, quotesRequest: Bool = false) {
         self.code = code
         self.message = message
         self.line = line
+        self.quotesRequest = quotesRequest
     }
 
     public var description: String {

@@ -7,7 +7,8 @@ extension TemplateInterpreter {
         switch function {
         case .raiseException:
             let values = try bind(arguments, to: ["message"], required: 1, of: "raise_exception")
-            throw failure(.raised, try text(of: values[0] ?? .none).string)
+            let text = try text(of: values[0] ?? .none)
+            throw TemplateError(code: .raised, message: text.string, line: line, quotesRequest: !text.pieces.allSatisfy(\.isTrusted))
         case .strftimeNow:
             let values = try bind(arguments, to: ["format"], required: 1, of: "strftime_now")
             guard let format = try text(values[0], "format") else { throw failure(.invalidOperation, "strftime_now needs a format") }

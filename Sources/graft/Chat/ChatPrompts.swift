@@ -1,5 +1,6 @@
 import Inference
 import OpenAIAPI
+import Tokenization
 
 /// Makes the engine's requests from conversations, in the way the server makes them.
 struct ChatPrompts: Sendable {

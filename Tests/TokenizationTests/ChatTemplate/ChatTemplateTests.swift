@@ -35,7 +35,7 @@ import Tokenization
 
     @Test func raisedMessagesAreExact() {
         let error = renderError("\n{{ raise_exception('No ' + x) }}", [("x", "tools")])
-        #expect(error == TemplateError(code: .raised, message: "No tools", line: 2))
+        #expect(error == TemplateError(code: .raised, message: "No tools", line: 2, quotesRequest: true))
     }
 
     // MARK: Contexts
