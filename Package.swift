@@ -55,8 +55,8 @@ let package = Package(
         .executableTarget(
             name: "graft",
             dependencies: [
-                "OpenAIAPI", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "HTTPServing", "EventLoops", "ModelStore", "Executors", "TLS", "GGUF",
-                "Kernels", "Observability", "JSON",
+                "OpenAIAPI", "Training", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "HTTPServing", "EventLoops", "ModelStore", "Executors", "TLS",
+                "GGUF", "Kernels", "Observability", "JSON",
                 argumentParser, logging, yams,
             ]),
         // Tests.
@@ -83,7 +83,8 @@ let package = Package(
         .testTarget(
             name: "OpenAIAPITests",
             dependencies: [
-                "OpenAIAPI", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "HTTPServing", "EventLoops", "Executors",
+                "OpenAIAPI", "TestSupport", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "HTTPServing", "EventLoops",
+                "Executors",
                 "Observability", "JSON", httpTypes, logging,
             ]),
         .testTarget(name: "graftTests", dependencies: ["graft", "Adapters", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "JSON"]),

@@ -154,7 +154,7 @@ public final class TrainingCompute {
         job.ldc = Int64(output.floatStride)
         job.rows = Int64(rows)
         job.columns = Int64(columns)
-        job.row_block = Int64(splitsRows ? max(48, (rows + 8 * pool.threadCount - 1) / (8 * pool.threadCount)) : max(rows, 1))
+        job.row_block = Int64(splitsRows ? max(96, (rows + 4 * pool.threadCount - 1) / (4 * pool.threadCount)) : max(rows, 1))
         job.kernels = variant.table
         job.sgemm = matrixProduct
         job.scratch = scratch.base.assumingMemoryBound(to: UInt8.self)

@@ -325,14 +325,20 @@ final class Backpropagation {
         _ stage: ProjectionStage, _ slots: AdapterLayout.Stage?, input: TrainingRows, _ gradients: [(projection: Projection, dy: TrainingRows)], _ batch: MicroBatch,
         _ kept: Kept, _ chance: Chance?
     ) throws(TrainingInterrupted) {
-        guard let slots, let hidden = kept.hidden[stage.rawValue], let dHidden = dHidden[stage.rawValue], let typed = typedDHidden[stage.rawValue] else { return }
         let rows = batch.tokens.count
-        // In rising order of columns: each product may write beyond its own, into what comes next.
+        try hiddenGradient(stage, slots, gradients, rows)
+        try matrixGradients(stage, slots, input: input, gradients, batch, kept, chance)
+    }
+
+    /// The gradients of a stage's A's and B's, once dh is known.
+    private func matrixGradients(
+        _ stage: ProjectionStage, _ slots: AdapterLayout.Stage?, input: TrainingRows, _ gradients: [(projection: Projection, dy: TrainingRows)], _ batch: MicroBatch,
+        _ kept: Kept, _ chance: Chance?
+    ) throws(TrainingInterrupted) {
+        guard let slots, let hidden = kept.hidden[stage.rawValue], let dHidden = dHidden[stage.rawValue] else { return }
+        let rows = batch.tokens.count
         for slot in slots.slots {
             let dy = gradients.first { $0.projection == slot.projection }!.dy
-            try compute.product(
-                [.init(dy, .rows(parameters.values + slot.b, width: slot.shape.rows), scale: slot.scale)], rows: rows, columns: slot.rank,
-                to: TrainingRows(columns: slot.column, width: dHidden.width - slot.column, of: dHidden), splitsRows: true)
             try compute.addOuter(
                 TrainingRows(columns: slot.column, width: slot.rank, of: hidden), dy, rows: rows, scale: slot.scale, to: parameters.gradients + slot.b, rank: slot.rank)
         }
@@ -346,7 +352,6 @@ final class Backpropagation {
         } else {
             try compute.addOuter(dHidden, input, rows: rows, scale: 1, to: parameters.gradients + slots.a, rank: slots.rank)
         }
-        try compute.copy(dHidden, to: typed, rows: rows)
     }
 
     /// output = Σ dy W + the pairs' share of the gradient of the stage's input.
@@ -376,24 +381,30 @@ final class Backpropagation {
         let layer = model.layers[i], rows = batch.tokens.count, layout = parameters.layout
         try branchGradient(rows, postNorm: layer.postFeedForwardNorm, save: kept.feedForwardBranch)
         let output = layout.stage(.feedForwardOutput, layer: i), input = layout.stage(.feedForwardInput, layer: i)
-        // The pairs of `down` read act, which is computed again together with the gate's gradient; that in turn needs dact, and dact the dh's.
+        // The pairs of `down` read act, which is computed again together with the gate's gradient; that needs dact, and dact needs dh.
         let dact = up
-        try hiddenGradient(.feedForwardOutput, output, dTyped, rows)
+        try hiddenGradient(.feedForwardOutput, output, [(.down, dTyped)], rows)
         try inputGradient(.feedForwardOutput, output, [(dTyped, layer.down)], batch, chance, to: dact, columns: c.intermediateSize)
         try compute.gateBackward(gate: kept.gate, up: kept.up, activation: c.gate, rows: rows, dact: dact, act: act, dgate: dgate, dup: dup)
-        try pairGradients(.feedForwardOutput, output, input: act, [(.down, dTyped)], batch, kept, chance)
+        try matrixGradients(.feedForwardOutput, output, input: act, [(.down, dTyped)], batch, kept, chance)
         try compute.norm(kept.middle, weight: layer.feedForwardNorm, epsilon: c.rmsEpsilon, rows: rows, to: normed)
         try pairGradients(.feedForwardInput, input, input: normed, [(.gate, dgate), (.up, dup)], batch, kept, chance)
         try inputGradient(.feedForwardInput, input, [(dgate, layer.gate), (dup, layer.up)], batch, chance, to: dNormed, columns: c.hiddenSize)
         try compute.normBackward(x: kept.middle, weight: layer.feedForwardNorm, epsilon: c.rmsEpsilon, rows: rows, dy: dNormed, dx: dx, accumulating: true)
     }
 
-    /// dh alone, of a stage with one projection.
-    private func hiddenGradient(_ stage: ProjectionStage, _ slots: AdapterLayout.Stage?, _ dy: TrainingRows, _ rows: Int) throws(TrainingInterrupted) {
+    /// dh of a stage, in float32 and in the type of products.
+    private func hiddenGradient(
+        _ stage: ProjectionStage, _ slots: AdapterLayout.Stage?, _ gradients: [(projection: Projection, dy: TrainingRows)], _ rows: Int
+    ) throws(TrainingInterrupted) {
         guard let slots, let dHidden = dHidden[stage.rawValue], let typed = typedDHidden[stage.rawValue] else { return }
-        let slot = slots.slots[0]
-        try compute.product(
-            [.init(dy, .rows(parameters.values + slot.b, width: slot.shape.rows), scale: slot.scale)], rows: rows, columns: slot.rank, to: dHidden, splitsRows: true)
+        // In rising order of columns: each product may write beyond its own, into what comes next.
+        for slot in slots.slots {
+            let dy = gradients.first { $0.projection == slot.projection }!.dy
+            try compute.product(
+                [.init(dy, .rows(parameters.values + slot.b, width: slot.shape.rows), scale: slot.scale)], rows: rows, columns: slot.rank,
+                to: TrainingRows(columns: slot.column, width: dHidden.width - slot.column, of: dHidden), splitsRows: true)
+        }
         try compute.copy(dHidden, to: typed, rows: rows)
     }
 

@@ -3,12 +3,16 @@ import Inference
 import JSON
 import Kernels
 import Modeling
+import Training
 
 struct BenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
         abstract: "Measure how fast a model reads a prompt (prefill) and writes an answer (decode).",
-        discussion: "The model runs alone, without server or sampling, on random tokens. Each figure is the median of the repetitions.")
+        discussion: """
+            The model runs alone, without server or sampling, on random tokens. Each figure is the median of the repetitions. With --train it measures how \
+            fast an adapter is trained instead.
+            """)
 
     @OptionGroup var options: ModelOptions
     @Option(help: "Tokens of the prompt.")
@@ -21,6 +25,14 @@ struct BenchCommand: AsyncParsableCommand {
     var adapters = 0
     @Option(help: "The adapters' rank.")
     var rank = 16
+    @Option(help: "Measure training, on examples of this many tokens, instead of prefill and decode.")
+    var train: Int?
+    @Option(help: "With --train: examples of one step.")
+    var batch = 8
+    @Option(help: "With --train: tokens of each example that the loss counts, at its end. Default: all.")
+    var trained: Int?
+    @Option(help: "With --train: float32 or bfloat16. Default: the faster one on this machine.")
+    var precision: TrainingConfiguration.Precision?
     @Option(help: "Repetitions.")
     var `repeat` = 3
     @Flag(help: "Print one JSON object instead of a table.")
@@ -32,12 +44,14 @@ struct BenchCommand: AsyncParsableCommand {
         guard (0...256).contains(adapters), (1...Adapter.maximumRank).contains(rank) else {
             throw ValidationError("--adapters takes 0 to 256 and --rank 1 to \(Adapter.maximumRank).")
         }
+        if let train { guard train > 1, batch > 0, (1..<train).contains(trained ?? 1) else { throw ValidationError("--train takes 2 tokens and more, --batch 1 and more, --trained fewer than --train.") } }
         guard adapters <= sequences else { throw ValidationError("--adapters \(adapters) need as many --sequences to be dealt out to, not \(sequences).") }
     }
 
     func run() async throws {
         let (_, settings) = try options.engineSettings()
         let loaded = try LoadedModel(settings)
+        if let train { return try measureTraining(loaded, tokens: train) }
         let exact = settings.exact
         let c = loaded.model.configuration
         guard prefill <= c.contextLength, decode <= c.contextLength - prefill else {
@@ -126,7 +140,6 @@ struct BenchCommand: AsyncParsableCommand {
             print(String(decoding: JSONValue.object(object).serialized(), as: UTF8.self))
             return
         }
-        func line(_ name: String, _ value: String) { print(name + String(repeating: " ", count: max(1, 24 - name.count)) + value) }
         line("model", loaded.name)
         line("kernels, threads", "\(loaded.variant.name), \(loaded.pool.threadCount)\(exact ? ", exact" : "")")
         line("prefill \(prefill)", "\(prefillRate.rounded(toPlaces: 1)) tokens/s")
@@ -142,6 +155,9 @@ struct BenchCommand: AsyncParsableCommand {
         line("peak resident", "\((Double(Environment.peakResidentBytes) / 1e6).rounded(toPlaces: 1)) MB")
     }
 }
+
+/// A line of the tables.
+func line(_ name: String, _ value: String) { print(name + String(repeating: " ", count: max(1, 24 - name.count)) + value) }
 
 func median(_ values: [Double]) -> Double {
     let sorted = values.sorted()

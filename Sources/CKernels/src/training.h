@@ -114,12 +114,24 @@ static void NAME(pack_pairs)(const graft_product *p, const graft_term *term, int
         }
     } else {
         const int64_t columns = p->columns - n < 16 ? p->columns - n : 16;
-        for (int64_t i = 0; i < places; i += 2) {
+        int64_t i = 0;
+        for (; columns == 16 && term->operand == GRAFT_OPERAND_ROWS && k + i + 16 <= end; i += 16) {
+            _Alignas(64) float v[16][16];
+            for (int c = 0; c < 16; c++) store16(v[c], load16(term->b + (n + c) * term->ldb + k + i));
+            v16w pairs[8];
+            transpose_pairs(v, term->scale, pairs);
+            for (int j = 0; j < 8; j++) memcpy(words + (i / 2 + j) * TILE, &pairs[j], sizeof pairs[j]);
+        }
+        for (; i < places; i += 2) {
             float even[16] = {}, odd[16] = {};
-            for (int64_t c = 0; c < columns; c++) {
-                const int by_row = term->operand == GRAFT_OPERAND_ROWS;
-                even[c] = by_row ? term->b[(n + c) * term->ldb + k + i] : term->b[(k + i) * term->ldb + n + c];
-                if (k + i + 1 < end) odd[c] = by_row ? term->b[(n + c) * term->ldb + k + i + 1] : term->b[(k + i + 1) * term->ldb + n + c];
+            if (term->operand == GRAFT_OPERAND_ROWS) {
+                for (int64_t c = 0; c < columns; c++) {
+                    even[c] = term->b[(n + c) * term->ldb + k + i];
+                    if (k + i + 1 < end) odd[c] = term->b[(n + c) * term->ldb + k + i + 1];
+                }
+            } else {
+                memcpy(even, term->b + (k + i) * term->ldb + n, (size_t)columns * sizeof(float));
+                if (k + i + 1 < end) memcpy(odd, term->b + (k + i + 1) * term->ldb + n, (size_t)columns * sizeof(float));
             }
             const v16w pair = __builtin_convertvector(narrow(load16(even) * scale), v16w) | __builtin_convertvector(narrow(load16(odd) * scale), v16w) << 16;
             memcpy(words + i / 2 * TILE, &pair, sizeof pair);
