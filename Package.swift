@@ -40,23 +40,26 @@ let package = Package(
         .target(name: "Tokenization", dependencies: ["GGUF", "JSON"]),
         .target(name: "Modeling", dependencies: ["Kernels", "GGUF"]),
         .target(name: "HTTPServing", dependencies: ["EventLoops", "HTTP1", httpTypes]),
-        .target(name: "InstructionStore", dependencies: [grdb]),
+        .target(name: "InstructionStore", dependencies: ["TLS", grdb]),
         // Layer 4.
         .target(name: "Adapters", dependencies: ["Modeling", "GGUF", "Kernels", "InstructionStore", "TLS", "JSON"]),
         .target(name: "Inference", dependencies: ["Modeling", "Tokenization", "Executors", "Kernels"]),
         .target(name: "Training", dependencies: ["Modeling", "Tokenization", "Kernels", "JSON", "COpenBLAS"]),
+        // Layer 5.
+        .target(name: "Tuning", dependencies: ["Training", "Adapters", "InstructionStore", "Modeling", "Executors", "TLS", "JSON"]),
         // Layer 6.
         .target(
             name: "OpenAIAPI",
             dependencies: [
-                "Inference", "Adapters", "Modeling", "Tokenization", "HTTPServing", "HTTP1", "Executors", "Observability", "JSON", httpTypes, logging,
+                "Inference", "Adapters", "Tuning", "Training", "InstructionStore", "Modeling", "Tokenization", "HTTPServing", "HTTP1", "Executors",
+                "Observability", "JSON", httpTypes, logging,
             ]),
         // Layer 7.
         .executableTarget(
             name: "graft",
             dependencies: [
-                "OpenAIAPI", "Training", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "HTTPServing", "EventLoops", "ModelStore", "Executors", "TLS",
-                "GGUF", "Kernels", "Observability", "JSON",
+                "OpenAIAPI", "Tuning", "Training", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "HTTPServing", "EventLoops", "ModelStore",
+                "Executors", "TLS", "GGUF", "Kernels", "Observability", "JSON",
                 argumentParser, logging, yams,
             ]),
         // Tests.
@@ -81,10 +84,12 @@ let package = Package(
         .testTarget(
             name: "TrainingTests", dependencies: ["Training", "Adapters", "Modeling", "Tokenization", "GGUF", "Kernels", "JSON", "TestSupport"]),
         .testTarget(
+            name: "TuningTests",
+            dependencies: ["Tuning", "Training", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "Executors", "TLS", "JSON", "TestSupport"]),
+        .testTarget(
             name: "OpenAIAPITests",
             dependencies: [
-                "OpenAIAPI", "TestSupport", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "HTTPServing", "EventLoops",
-                "Executors",
+                "OpenAIAPI", "Tuning", "Training", "TestSupport", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "HTTPServing", "EventLoops", "Executors",
                 "Observability", "JSON", httpTypes, logging,
             ]),
         .testTarget(name: "graftTests", dependencies: ["graft", "Adapters", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "JSON"]),

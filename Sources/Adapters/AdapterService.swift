@@ -257,7 +257,11 @@ public protocol AdapterService: AnyObject, Sendable {
     func resolve(_ reference: AdapterReference, owner: String, stickyKey: String?) -> AdapterVersion?
     /// The record with llama.cpp's integer.
     func record(id: Int, owner: String) -> AdapterRecord?
+    /// The version that a further name, such as `ft:…`, stands for.
+    func version(alias: String, owner: String) -> AdapterVersion?
     func record(named name: String, owner: String) -> AdapterRecord?
+    /// Refuses a name that no adapter may get.
+    func check(name: String) throws(AdapterError)
     /// All names in order of their ids.
     func records(owner: String) -> [AdapterRecord]
     var statistics: AdapterStatistics { get }
@@ -269,10 +273,17 @@ public protocol AdapterService: AnyObject, Sendable {
     /// Blocking. The packed adapter, read from disk if need be; others may be let go of. Verifies the digest, and quarantines what is damaged.
     func load(_ version: AdapterVersion) throws(AdapterError) -> Adapter
 
+    /// Blocking. The version's numbers, read from disk and verified; quarantines what is damaged.
+    func content(of version: AdapterVersion) throws(AdapterError) -> AdapterContent
+
     // MARK: Changing (all blocking; all durable when they return)
 
     /// A new version of `name`. The first one of a name is promoted anyway.
-    func publish(_ content: AdapterContent, as name: String, owner: String, source: AdapterSource, promote: Bool) throws(AdapterError) -> AdapterVersion
+    /// - Parameter alias: a further name, `ft:…`, for exactly this version as long as it exists. When the owner has a version with this alias already,
+    ///   nothing is published and that one is returned: whoever does not know whether it came to an end may ask again.
+    func publish(
+        _ content: AdapterContent, as name: String, owner: String, source: AdapterSource, promote: Bool, alias: String?
+    ) throws(AdapterError) -> AdapterVersion
     /// - Parameters:
     ///   - number: `nil`: the newest.
     ///   - share: less than 1 sends that share of the bare name's traffic there and leaves the rest (0 ends a canary); `nil` or 1 promotes.
@@ -284,4 +295,13 @@ public protocol AdapterService: AnyObject, Sendable {
     func setPinned(_ name: String, _ isPinned: Bool, owner: String) throws(AdapterError) -> AdapterRecord
     /// Blocking. The version's files.
     func export(_ version: AdapterVersion, as format: AdapterFormat) throws(AdapterError) -> ExportedAdapter
+}
+
+extension AdapterService {
+    /// A new version of `name` without a further name.
+    public func publish(
+        _ content: AdapterContent, as name: String, owner: String, source: AdapterSource, promote: Bool
+    ) throws(AdapterError) -> AdapterVersion {
+        try publish(content, as: name, owner: owner, source: source, promote: promote, alias: nil)
+    }
 }

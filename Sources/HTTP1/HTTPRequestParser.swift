@@ -291,7 +291,8 @@ public final class HTTPRequestParser {
             return HTTPRequestParser.stop
         }
         var announced: Int?
-        if case .length(let length) = framing { announced = length }
+        // Of a body that is taken while it comes, the next piece is all that there will be.
+        if case .length(let length) = framing, bodyCount == body.count { announced = length }
         bodyCount += piece.count
         body.append(piece, announced: announced)
         return HTTPRequestParser.goOn

@@ -11,6 +11,8 @@ final class Connection: TCPStreamDelegate {
     /// Input that the machine is not ready for.
     var pending: [UInt8] = []
     var isPumping = false
+    /// Who takes the body of the request that is arriving.
+    var receiver: (any HTTPBodyReceiver)?
     /// When to ask whether the client is still there, while its input is not being read.
     var probeTime = UInt64.max
 

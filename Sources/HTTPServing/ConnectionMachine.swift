@@ -13,6 +13,8 @@ package final class ConnectionMachine {
     package enum Action {
         /// A head is there: call `admit` or `refuse`.
         case admit(HTTPRequestHead)
+        /// The next piece of a body that is not collected.
+        case body(RequestBody)
         /// A request is there; it becomes the current exchange and waits for an answer.
         case dispatch(Request)
         /// Ask the application for the response and call `answer`.
@@ -22,7 +24,8 @@ package final class ConnectionMachine {
     package struct Request {
         package let sequence: UInt64
         package let head: HTTPRequestHead
-        package let body: RequestBody
+        /// All of it, or what of a body that is not collected was not yet given out.
+        package var body: RequestBody
         package let requestID: String
     }
 
@@ -77,6 +80,10 @@ package final class ConnectionMachine {
     private var head: HTTPRequestHead?
     /// That head's sequence, once the application has accepted it.
     private var admitted: UInt64?
+    /// The body of the request that is arriving is given out piece by piece.
+    private var isStreamingBody = false
+    /// Whoever takes the pieces has enough for now.
+    private var isBodyPaused = false
     private var refusal: (HTTPResponse, [UInt8])?
     private var mustAdvance = false
     private var owesContinue = false
@@ -109,7 +116,7 @@ package final class ConnectionMachine {
     /// Whether `next` would use more input now. While false, input waits with the caller.
     package func isReady(unsent: Int) -> Bool {
         // A client that does not read its answers gets no more of them.
-        phase == .receiving && unsent <= configuration.congestionWatermark
+        phase == .receiving && !isBodyPaused && unsent <= configuration.congestionWatermark
     }
 
     /// Parses until there is something to do; nil when the input is used up or must wait.
@@ -131,6 +138,7 @@ package final class ConnectionMachine {
                 if let request = complete(output: &output, now: now) { return .dispatch(request) }
             case nil:
                 noteProgress(wasIdle: wasIdle, output: &output, now: now)
+                if isStreamingBody, !parser.body.isEmpty { return .body(parser.takeBody()) }
             }
         }
         return nil
@@ -168,6 +176,8 @@ package final class ConnectionMachine {
         guard let head else { return nil }
         self.head = nil
         admitted = nil
+        isStreamingBody = false
+        isBodyPaused = false
         let body = parser.takeBody()
         let exchange = begin(head)
         if let (response, body) = refusal {
@@ -193,9 +203,27 @@ package final class ConnectionMachine {
     package var nextSequence: UInt64 { lastSequence + 1 }
 
     /// The application wants the request; `bodyLimit` nil means the configuration's.
-    package func admit(bodyLimit: Int?) {
+    /// - Parameter streams: its body is given out as it comes instead of being collected.
+    package func admit(bodyLimit: Int?, streams: Bool = false) {
         admitted = nextSequence
+        isStreamingBody = streams
         if let bodyLimit { parser.bodyLimit = max(0, bodyLimit) }
+    }
+
+    /// Whether a body that is not collected is arriving.
+    package var isReceivingPieces: Bool { phase == .receiving && isStreamingBody }
+
+    /// No more input is used until `resumeBody`; the client is not blamed for the time that passes.
+    package func pauseBody() {
+        if isReceivingPieces { isBodyPaused = true }
+    }
+
+    /// Goes on with a body after `pauseBody`.
+    package func resumeBody(now: UInt64) {
+        guard isBodyPaused else { return }
+        isBodyPaused = false
+        receiveDeadline = now + times.body
+        bodyAtDeadline = parser.bodyCount
     }
 
     /// The application does not want the request: its response goes out now and the body is not read.
@@ -219,6 +247,8 @@ package final class ConnectionMachine {
     /// The response to a rejection, or a refusal whose body was not read: the last one of this connection.
     package func answer(_ response: HTTPResponse, body: [UInt8], output: inout ByteQueue, now: UInt64) {
         guard phase == .receiving else { return }
+        isStreamingBody = false
+        isBodyPaused = false
         var exchange = begin(head)
         head = nil
         exchange.closes = true
@@ -314,7 +344,7 @@ package final class ConnectionMachine {
     /// When `expire` is to be called, at the latest; `.max` for never.
     package var deadline: UInt64 {
         var next = min(writeDeadline, min(pingDeadline, lingerDeadline))
-        if phase == .receiving { next = min(next, receiveDeadline) }
+        if phase == .receiving, !isBodyPaused { next = min(next, receiveDeadline) }
         return next
     }
 
@@ -340,7 +370,7 @@ package final class ConnectionMachine {
             // Bytes that wait keep a connection alive as well as a comment does.
             if unsent == 0 { return .ping }
         }
-        guard phase == .receiving, now >= receiveDeadline else { return .nothing }
+        guard phase == .receiving, !isBodyPaused, now >= receiveDeadline else { return .nothing }
         if head != nil {
             return .reject(HTTPRejection(.bodyTimeout, "the body made no progress for \(times.body / 1000) seconds"))
         }

@@ -86,10 +86,21 @@ public struct HTTPRejection: Error, Sendable, Equatable, CustomStringConvertible
     public var description: String { message }
 }
 
+/// Takes the body of one request as it comes in, so that it is never in memory as a whole. Called on the server's thread; must not block.
+public protocol HTTPBodyReceiver: AnyObject, Sendable {
+    /// The next bytes, in order; never none.
+    /// - Returns: whether more is welcome. After `false` nothing more comes until `HTTPServer.resumeBody(of:)`, which must not be called before this
+    ///   returns; a client that goes on sending fills the server's and the kernel's buffers and then has to wait. Of the last piece it is ignored.
+    func receive(_ bytes: RequestBody) -> Bool
+}
+
 /// The application's word on a request of which only the head is known.
 public enum HTTPAdmission: Sendable {
     /// Read the body, up to `bodyLimit` bytes; nil means the configuration's limit.
     case accept(bodyLimit: Int?)
+    /// Read the body, up to `bodyLimit` bytes, and give it to the receiver piece by piece. When all of it was given, `handle` is called with an
+    /// empty body; when the client leaves before, or the body is refused, `exchangeClosed`.
+    case stream(bodyLimit: Int?, to: any HTTPBodyReceiver)
     /// Answer now and do not read the body.
     case refuse(HTTPResponse, body: [UInt8])
 }

@@ -190,6 +190,17 @@ public actor HTTPServer {
     }
 }
 
+// MARK: - Bodies in pieces
+
+extension HTTPServer {
+    /// Reads on after the receiver of a body has said that it has enough. Nothing happens when the exchange is not waiting for that.
+    public func resumeBody(of exchange: ExchangeID) {
+        guard let connection = connections[exchange.connection], connection.machine.nextSequence == exchange.sequence else { return }
+        connection.machine.resumeBody(now: loop.now)
+        settle(connection)
+    }
+}
+
 // MARK: - Connections
 
 extension HTTPServer {
@@ -255,6 +266,7 @@ extension HTTPServer {
 
     private func abandon(_ sequence: UInt64?, of connection: Connection) {
         guard let sequence else { return }
+        connection.receiver = nil
         statistics.abandonedExchanges += 1
         application.exchangeClosed(ExchangeID(connection: connection.serial, sequence: sequence), on: self)
     }
@@ -273,11 +285,21 @@ extension HTTPServer {
                 switch application.admit(head.request, path: head.path, exchange: exchange, on: self) {
                 case .accept(let bodyLimit):
                     machine.admit(bodyLimit: bodyLimit)
+                case .stream(let bodyLimit, let receiver):
+                    machine.admit(bodyLimit: bodyLimit, streams: true)
+                    connection.receiver = receiver
                 case .refuse(let response, let body):
                     machine.refuse(response, body: body, output: &connection.stream.output, now: loop.now)
                 }
-            case .dispatch(let request):
+            case .body(let piece):
+                if connection.receiver?.receive(piece) == false { machine.pauseBody() }
+            case .dispatch(var request):
                 statistics.requests += 1
+                if let receiver = connection.receiver {
+                    connection.receiver = nil
+                    if !request.body.isEmpty { _ = receiver.receive(request.body) }
+                    request.body = RequestBody()
+                }
                 application.handle(incoming(request, on: connection), on: self)
             case .reject(let rejection):
                 reject(rejection, connection)
@@ -298,6 +320,7 @@ extension HTTPServer {
 
     private func reject(_ rejection: HTTPRejection, _ connection: Connection) {
         statistics.rejections += 1
+        connection.receiver = nil
         if let sequence = connection.machine.loseAdmitted() {
             application.exchangeClosed(ExchangeID(connection: connection.serial, sequence: sequence), on: self)
         }

@@ -31,6 +31,14 @@ public struct AdapterVersionRow: Sendable, Equatable {
     }
 }
 
+/// A further name of one version, of the table `adapter_aliases`.
+public struct AdapterAliasRow: Sendable, Equatable {
+    public var owner: String
+    public var alias: String
+    public var adapterID: Int
+    public var number: Int
+}
+
 /// What is known of a version when it is published.
 public struct AdapterVersionContent: Sendable, Equatable {
     /// Of the content, hexadecimal.

@@ -13,6 +13,11 @@ extension InstructionStore {
         try read { db in try Row.fetchAll(db, sql: "SELECT * FROM adapter_versions ORDER BY adapter_id, number").map { try AdapterVersionRow($0) } }
     }
 
+    /// All further names of versions.
+    public func adapterAliases() throws(InstructionStoreError) -> [AdapterAliasRow] {
+        try read { db in try Row.fetchAll(db, sql: "SELECT * FROM adapter_aliases ORDER BY owner, alias").map { try AdapterAliasRow($0) } }
+    }
+
     /// The number that the next version of a name gets: one more than any that it ever had.
     /// - Throws: `notFound` when there is no such owner.
     public func nextAdapterNumber(owner: String, name: String) throws(InstructionStoreError) -> Int {
@@ -32,9 +37,10 @@ extension InstructionStore {
     // MARK: Changing
 
     /// Enters a version, and its name if that is new. The first version of a name is promoted anyway.
-    /// - Throws: `conflict` when `number` is not the next one.
+    /// - Parameter alias: a further name of exactly this version.
+    /// - Throws: `conflict` when `number` is not the next one, or the owner has the alias already.
     public func insertAdapterVersion(
-        _ content: AdapterVersionContent, owner: String, name: String, number: Int, promote: Bool, at time: Int
+        _ content: AdapterVersionContent, owner: String, name: String, number: Int, promote: Bool, alias: String? = nil, at time: Int
     ) throws(InstructionStoreError) -> AdapterRow {
         try write { db in
             let next = try Self.nextNumber(db, owner, name)
@@ -59,6 +65,10 @@ extension InstructionStore {
                 ])
             let row = try Self.adapter(db, id)
             if promote || row.promoted == nil { try Self.promote(db, row, number, time) }
+            if let alias {
+                try db.execute(
+                    sql: "INSERT INTO adapter_aliases (owner, alias, adapter_id, number) VALUES (?, ?, ?, ?)", arguments: [owner, alias, id, number])
+            }
             return try Self.adapter(db, id)
         }
     }
@@ -181,5 +191,11 @@ extension AdapterVersionRow {
                 pairCount: row.value("pair_count"), source: row.value("source"), configByteCount: row.value("config_byte_count"),
                 weightsByteCount: row.value("weights_byte_count"), folder: row.value("folder")),
             createdAt: row.value("created_at"), quarantine: row.optional("quarantine"))
+    }
+}
+
+extension AdapterAliasRow {
+    fileprivate init(_ row: Row) throws {
+        try self.init(owner: row.value("owner"), alias: row.value("alias"), adapterID: row.value("adapter_id"), number: row.value("number"))
     }
 }

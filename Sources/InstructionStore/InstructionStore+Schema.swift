@@ -2,7 +2,10 @@ import GRDB
 
 extension InstructionStore {
     /// Tables that are looked through at every start. They stay small; what grows with traffic is checked when it is read.
-    static let checkedTables = ["store", "owners", "adapters", "adapter_versions", "adapter_names", "adapter_promotions"]
+    static let checkedTables = [
+        "store", "owners", "adapters", "adapter_versions", "adapter_names", "adapter_promotions", "adapter_aliases", "fine_tuning_jobs",
+        "fine_tuning_checkpoints",
+    ]
 
     /// Rule: a migration that was released is never changed. Every object has an owner; references name the owner again, so that no row can belong to one
     /// owner and point at another's.
@@ -77,6 +80,8 @@ extension InstructionStore {
                     CREATE INDEX adapter_promotions_by_version ON adapter_promotions (adapter_id, number);
                     """)
         }
+        registerFilesAndExchanges(in: &migrator)
+        registerJobs(&migrator)
         return migrator
     }
 }

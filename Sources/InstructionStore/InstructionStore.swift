@@ -54,6 +54,8 @@ public final class InstructionStore: Sendable {
                 guard found == expected else { throw InstructionStoreError(.storage, "SQLite: found \(found) after PRAGMA \(pragma), expected \(expected)") }
             }
             try db.execute(sql: "PRAGMA synchronous = FULL")
+            // What was deleted must not be readable in free pages: conversations are in here.
+            try db.execute(sql: "PRAGMA secure_delete = ON")
         }
         return configuration
     }

@@ -29,6 +29,17 @@ public struct APIConfiguration: Sendable {
     public var adapterLoadQueue = 256
     /// Uploads and other changes of adapters that may wait for the one before; more are refused with 503.
     public var adapterChangeQueue = 16
+    /// The largest uploaded file.
+    public var fileBytes = 512 << 20
+    /// Files that may be under way at once, from the first byte until they are kept or refused; more are refused with 503 before they come. They
+    /// go to the disk as they come, and one for fine-tuning is in memory while it is looked into.
+    public var fileUploads = 4
+    /// Requests that may wait for threads that read, keep or make whole files, and for the one that asks the database; more are refused with 503.
+    public var fileQueue = 64, storeQueue = 256
+    /// The largest body of a request for a fine-tuning job; it is decoded on the server's own thread.
+    public var jobRequestBytes = 64 << 10
+    /// Requests about fine-tuning jobs that may wait; more are refused with 503.
+    public var tuningCallQueue = 256
     /// Where `POST /v1/load_lora_adapter` may read adapters from, this directory and below; `nil` turns vLLM's two routes off.
     /// The setting `adapters.lora_paths_directory`.
     public var loraPathsDirectory: String?

@@ -3,7 +3,10 @@ import Executors
 import HTTP1
 import HTTPTypes
 import Inference
+import InstructionStore
 import JSON
+import Training
+import Tuning
 
 /// A refusal as the client sees it. This file is the one place that turns failures into HTTP statuses.
 ///
@@ -198,6 +201,11 @@ extension APIError {
             "No version of the adapter '\(name)' is promoted; name one, such as '\(name)@latest', or POST /v1/adapters/\(name)/promote")
     }
 
+    static func blendAndAdapter(_ name: String, base: String) -> APIError {
+        .invalidValue(
+            "lora", "'lora' is set and 'model' is the adapter '\(quoted(name))'; send one of them, or '\(base)' as 'model' and all adapters in 'lora'")
+    }
+
     static func duplicateAdapter(_ name: String, param: String?) -> APIError {
         APIError(
             .badRequest, .invalidRequest, code: "invalid_value", param: param,
@@ -267,6 +275,77 @@ extension APIError {
             self.init(
                 .serviceUnavailable, .unavailable, code: "out_of_memory", "There is no memory for this adapter now; try again later, or with a smaller rank",
                 retryAfter: 10)
+        }
+    }
+
+    // MARK: Files and exchanges
+
+    static let filesDisabled = APIError(
+        .notFound, .notFound, code: "files_disabled", "This server runs without a data directory and keeps no files and no exchanges")
+
+    static func fileNotFound(_ id: String, param: String? = nil) -> APIError {
+        APIError(.notFound, .notFound, code: "file_not_found", param: param, "There is no file '\(quoted(id))' here; GET /v1/files lists those that there are")
+    }
+
+    static func exchangeNotFound(_ id: String, param: String? = nil) -> APIError {
+        APIError(
+            .notFound, .notFound, code: "completion_not_found", param: param,
+            "There is no kept completion '\(quoted(id))' here; GET /v1/chat/completions lists those that there are, and 'store': true keeps one")
+    }
+
+    /// Content that is no training data of any known format.
+    init(_ error: DatasetError) {
+        self.init(.badRequest, .invalidRequest, code: "invalid_file_format", param: "file", error.message)
+    }
+
+    /// The store's refusals. What they say of the server's disk goes to the log, not to the client.
+    init(_ error: InstructionStoreError) {
+        switch error.code {
+        case .storageFull:
+            self.init(
+                .insufficientStorage, .server, code: "storage_full", "The server's disk is full and nothing was kept; free some space, or delete files",
+                shouldRetry: false)
+        case .busy:
+            self.init(
+                .serviceUnavailable, .unavailable, code: "server_busy", "The server's database is in use by another program; try again shortly",
+                retryAfter: 1)
+        case .conflict: self.init(.conflict, .invalidRequest, code: "conflict", error.message, shouldRetry: false)
+        case .notFound: self.init(.notFound, .notFound, code: "not_found", error.message)
+        case .invalidArgument: self.init(.badRequest, .invalidRequest, code: "invalid_value", error.message)
+        case .storage, .failed, .damaged, .newerSchema:
+            self.init(
+                .internalServerError, .server, code: "storage_error",
+                "The server's disk failed and the request was not carried out; the server's log has the cause", shouldRetry: false)
+        }
+    }
+
+    // MARK: Fine-tuning
+
+    static let tuningDisabled = APIError(
+        .notFound, .notFound, code: "tuning_disabled", "This server runs no fine-tuning jobs; its operator turns them on with the setting tuning.enabled")
+
+    /// The job queue's refusals.
+    init(_ error: TuningError) {
+        switch error.code {
+        case .invalidArgument:
+            self.init(.badRequest, .invalidRequest, code: "invalid_value", param: error.parameter, error.message)
+        case .notFound where error.parameter == "model":
+            self.init(.notFound, .notFound, code: "model_not_found", param: "model", error.message)
+        case .notFound:
+            self.init(.notFound, .notFound, code: "fine_tuning_job_not_found", param: error.parameter, error.message)
+        case .conflict:
+            // The client library would repeat it, and it would be refused again.
+            self.init(.conflict, .invalidRequest, code: "job_conflict", error.message, shouldRetry: false)
+        case .tooLarge:
+            self.init(.badRequest, .invalidRequest, code: "memory_limit_exceeded", param: error.parameter, error.message)
+        case .storageFull:
+            self.init(
+                .insufficientStorage, .server, code: "storage_full", "The server's disk is full and nothing was changed; free some space, or delete files",
+                shouldRetry: false)
+        case .storage:
+            self.init(
+                .internalServerError, .server, code: "storage_error",
+                "The server's disk failed and the request was not carried out; the server's log has the cause", shouldRetry: false)
         }
     }
 

@@ -175,6 +175,15 @@ extension APIHandlers {
                 .badRequest, .invalidRequest, code: "invalid_value", param: "model",
                 "'\(quoted(id))' is the base model, expected an adapter; only adapters can be deleted")
         }
+        if let adapters, let version = adapters.version(alias: id, owner: Owner.local) {
+            // The name stands for one version, and that one goes; the answer says the name that was asked for.
+            return try change(
+                request, route: .deleteModel, action: "delete", subject: AdapterSubject(name: version.name, version: version.number), on: transport
+            ) { handlers, _ throws(APIError) in
+                try handlers.delete(version.name, number: version.number, from: adapters, requestID: request.requestID)
+                return .json(["id": .string(id), "object": "model", "deleted": true])
+            }
+        }
         guard let adapters, let reference = AdapterReference(id), adapters.record(named: reference.name, owner: Owner.local) != nil else {
             throw .modelNotFound(id)
         }

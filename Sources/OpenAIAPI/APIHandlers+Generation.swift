@@ -3,6 +3,7 @@ import Executors
 import HTTPServing
 import HTTPTypes
 import Inference
+import InstructionStore
 import Modeling
 import Synchronization
 
@@ -68,7 +69,7 @@ extension APIHandlers {
                     result = .failure(error)
                 }
                 transport.post { transport in
-                    self.state.on(transport).uploads.remove(request.exchange)
+                    self.endUpload(request.exchange, on: transport)
                     guard self.state.on(transport).preparing.removeValue(forKey: request.exchange) != nil else { return }
                     do throws(APIError) {
                         try then(self, try result.get(), transport)
@@ -128,7 +129,7 @@ extension APIHandlers {
         let state = state.on(transport)
         let exchange = GenerationExchange(
             prepared, id: request.exchange, requestID: request.requestID, receivedAt: request.receivedAt, route: route,
-            meters: metrics.meters(for: prepared.target), created: secondsSince1970())
+            meters: metrics.meters(for: prepared.target), created: secondsSince1970(), timedID: identifiers.next(prefix: ""))
         let sink = state.sink ?? EngineSink(self, transport)
         state.sink = sink
         let statistics = service.statistics
@@ -230,6 +231,7 @@ extension APIHandlers {
 
     /// Carries out what an exchange has to say, and closes its books when it is over.
     private func flush(_ exchange: GenerationExchange, on transport: isolated Transport, at time: ContinuousClock.Instant) {
+        if let kept = exchange.takeKept() { keep(kept, of: exchange.id, on: transport) }
         let actions = exchange.takeActions(now: time)
         // The books first: a write may report back that the client is gone.
         if let outcome = exchange.outcome, state.on(transport).exchanges[exchange.id] === exchange {
@@ -249,6 +251,21 @@ extension APIHandlers {
             case .finish: transport.finish(exchange.id)
             }
         }
+    }
+
+    /// Keeps what was asked and answered. An exchange that must be kept ends only when it is.
+    private func keep(_ kept: KeptExchange, of id: ExchangeID, on transport: isolated Transport) {
+        guard let exchanges else { return }
+        guard kept.draft.isDurable else { return exchanges.keep(kept) }
+        exchanges.keep(kept) { [weak transport] error in
+            transport?.post { self.finishKeeping(id, error, on: $0) }
+        }
+    }
+
+    private func finishKeeping(_ id: ExchangeID, _ error: InstructionStoreError?, on transport: isolated Transport) {
+        guard let exchange = state.on(transport).exchanges[id] else { return }
+        exchange.finishKeeping(error.map { APIError($0) })
+        flush(exchange, on: transport, at: currentTime)
     }
 
     /// Gives up an exchange whose client has gone.

@@ -4,10 +4,12 @@ import HTTP1
 import HTTPServing
 import HTTPTypes
 import Inference
+import InstructionStore
 import JSON
 import Logging
 import Observability
 import Synchronization
+import Tuning
 
 /// All routes of the API over some transport. `APIServer` joins them to the real server.
 package final class APIHandlers<Transport: ResponseTransport>: Sendable {
@@ -19,6 +21,10 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         var preparing: [ExchangeID: APIRoute] = [:]
         /// Uploads that are being received, wait for the thread that publishes them, or are in its hands.
         var uploads: Set<ExchangeID> = []
+        /// Files that are being received, wait for the thread that keeps them, or are in its hands.
+        var fileUploads: [ExchangeID: FileUpload] = [:]
+        /// Clients that follow a job.
+        var jobStreams: [ExchangeID: JobStream] = [:]
         /// One for all requests, so that the engine posts one batch a step.
         var sink: EngineSink<Transport>?
         /// Sequences whose client reads too slowly.
@@ -32,6 +38,13 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     /// `nil`: this server has none.
     let adapters: (any AdapterService)?
     let adapterFormats: AdapterFormats
+    /// `nil`: this server keeps none.
+    let files: FileStore?
+    let exchanges: ExchangeLog?
+    /// `nil`: files for fine-tuning are kept unseen.
+    let inspect: FileInspector?
+    /// `nil`: this server tunes nothing.
+    let tuning: (any TuningService)?
     let configuration: APIConfiguration
     let preparation: RequestPreparation
     let metrics: APIMetrics
@@ -44,27 +57,50 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     let adapterLoads: BlockingExecutor
     /// Changes and exports adapters, one after another, so that nobody who waits for an answer waits for somebody's upload.
     let adapterChanges: BlockingExecutor
+    /// Writes uploaded files to the disk while they come.
+    let spooling: BlockingExecutor
+    /// Keeps, looks into, makes and reads whole files, which can take long.
+    let fileWork: BlockingExecutor
+    /// Asks the database for the rows of files and exchanges.
+    let storeWork: BlockingExecutor
+    /// Of answers, which sort by time when they are kept.
+    let identifiers = TimedIdentifiers()
+    /// Asks and changes fine-tuning jobs.
+    let tuningCalls: BlockingExecutor
     private let draining = Atomic<Bool>(false)
     private let now: @Sendable () -> ContinuousClock.Instant
 
     package init(
         service: any GenerationService, models: any ModelResolver, adapters: (any AdapterService)? = nil, adapterFormats: AdapterFormats = .standard,
+        files: FileStore? = nil, inspect: FileInspector? = nil, exchanges: ExchangeLog? = nil, tuning: (any TuningService)? = nil,
         configuration: APIConfiguration, registry: MetricsRegistry, logger: Logger, now: @escaping @Sendable () -> ContinuousClock.Instant = { .now }
     ) {
         self.service = service
         self.models = models
         self.adapters = adapters
         self.adapterFormats = adapterFormats
+        self.files = files
+        self.inspect = inspect
+        self.exchanges = exchanges
+        self.tuning = tuning
         self.configuration = configuration
         self.registry = registry
         self.logger = logger
         self.now = now
-        preparation = RequestPreparation(models: models, engineLimits: service.limits, limits: configuration.limits)
-        metrics = APIMetrics(registry, service: service, models: models, adapters: adapters, version: configuration.version)
+        preparation = RequestPreparation(
+            models: models, engineLimits: service.limits, limits: configuration.limits,
+            keeping: exchanges.map { $0.keepsAll ? .unlessRefused : .onRequest } ?? .never)
+        metrics = APIMetrics(
+            registry, service: service, models: models, adapters: adapters, files: files, exchanges: exchanges, version: configuration.version)
         preparationExecutor = BlockingExecutor(
             name: "prepare", width: configuration.preparationThreads, capacity: configuration.preparationQueue)
         adapterLoads = BlockingExecutor(name: "adapters", width: 1, capacity: configuration.adapterLoadQueue)
         adapterChanges = BlockingExecutor(name: "adapter-files", width: 1, capacity: configuration.adapterChangeQueue)
+        spooling = BlockingExecutor(name: "spool", width: 1, capacity: 2 * configuration.fileUploads + 1)
+        fileWork = BlockingExecutor(name: "files", width: 2, capacity: configuration.fileQueue)
+        storeWork = BlockingExecutor(name: "store", width: 1, capacity: configuration.storeQueue)
+        tuningCalls = BlockingExecutor(name: "tuning-calls", width: 2, capacity: configuration.tuningCallQueue)
+        if let tuning { JobMetrics.mirror(tuning, in: registry) }
     }
 
     var currentTime: ContinuousClock.Instant { now() }
@@ -80,25 +116,32 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         preparationExecutor.shutdown()
         adapterLoads.shutdown()
         adapterChanges.shutdown()
+        spooling.shutdown()
+        fileWork.shutdown()
+        storeWork.shutdown()
+        exchanges?.shutdown()
+        tuningCalls.shutdown()
     }
 
     /// The word on a request of which only the head is known: uploads may be large, if they are wanted at all, and commands may not.
     package func admit(_ head: HTTPRequest, path: String, exchange: ExchangeID, on transport: isolated Transport) -> HTTPAdmission {
         guard case .found(let route, _) = router.match(head.method, path) else { return .accept(bodyLimit: nil) }
+        if route == .createJob { return .accept(bodyLimit: configuration.jobRequestBytes) }
         if route.isAdapterCommand { return .accept(bodyLimit: configuration.adapterChangeBytes) }
-        guard route == .createAdapter else { return .accept(bodyLimit: nil) }
+        guard route == .createAdapter || route == .createFile else { return .accept(bodyLimit: nil) }
         let state = state.on(transport)
         do throws(APIError) {
+            if route == .createFile { return try admitFile(head, exchange: exchange, on: transport) }
             _ = try requireAdapters()
             if isDraining { throw .shuttingDown }
             _ = try uploadBoundary(head)
             guard state.uploads.count < configuration.adapterUploads else { throw .tooManyUploads(configuration.adapterUploads) }
         } catch {
-            metrics.count(route: APIRoute.createAdapter.path, status: error.status.code, model: "")
+            metrics.count(route: route.path, status: error.status.code, model: "")
             logger.info(
                 "request",
                 metadata: [
-                    "route": "\(APIRoute.createAdapter.path)", "status": "\(error.status.code)", "code": "\(error.code ?? "-")",
+                    "route": "\(route.path)", "status": "\(error.status.code)", "code": "\(error.code ?? "-")",
                     "note": "the body was not read",
                 ])
             return .refuse(error.head(), body: error.body())
@@ -114,7 +157,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
             do throws(APIError) {
                 try dispatch(request, to: route, id: parameters["id"], on: transport)
             } catch {
-                state.on(transport).uploads.remove(request.exchange)
+                endUpload(request.exchange, on: transport)
                 refuse(request.exchange, error, route: route, request: request, on: transport)
             }
         case .methodNotAllowed(let known):
@@ -143,8 +186,14 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         case .deleteModel: try deleteModel(request, id ?? "", on: transport)
         case .createAdapter, .adapters, .adapter, .adapterVersions, .promoteAdapter, .rollbackAdapter, .pinAdapter, .exportAdapter, .deleteAdapter:
             try serveAdapters(request, route: route, id: id ?? "", on: transport)
+        case .createFile, .files, .file, .fileContent, .deleteFile:
+            try serveFiles(request, route: route, id: id ?? "", on: transport)
+        case .keptChats, .keptChat, .changeKeptChat, .deleteKeptChat, .deleteKeptChats, .keptMessages, .feedback, .datasetFromLogs:
+            try serveExchanges(request, route: route, id: id ?? "", on: transport)
         case .loadLoRA, .unloadLoRA: try serveLoRAPaths(request, route: route, on: transport)
         case .globalLoRA, .setGlobalLoRA: try serveGlobalLoRA(request, route: route, on: transport)
+        case .createJob, .jobs, .job, .cancelJob, .pauseJob, .resumeJob, .jobEvents, .jobCheckpoints:
+            try serveJobs(request, route: route, id: id ?? "", on: transport)
         case .livez: answer(request, route: route, ["status": "ok"], on: transport)
         case .readyz, .health:
             try requireReadiness(on: transport)
@@ -161,16 +210,24 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     /// The client went away before its response was complete, or its request: its sequences are given up.
     package func exchangeClosed(_ id: ExchangeID, on transport: isolated Transport) {
         let state = state.on(transport)
+        abandonJobStream(id, on: transport)
         if let route = state.preparing.removeValue(forKey: id) {
             // An upload's body stays in memory until the thread that has it is done, so its place is not free before.
             metrics.count(route: route.path, status: Self.clientClosed, model: "")
         } else {
-            state.uploads.remove(id)
+            endUpload(id, on: transport)
         }
         guard let exchange = state.exchanges[id] else { return }
         let status = exchange.isStreaming ? 200 : Self.clientClosed
         abandon(exchange, on: transport)
         finishRecord(exchange, status: status, note: "the client left")
+    }
+
+    /// Frees an upload's place, and what came of one that nobody works on.
+    func endUpload(_ id: ExchangeID, on transport: isolated Transport) {
+        let state = state.on(transport)
+        state.uploads.remove(id)
+        state.fileUploads.removeValue(forKey: id)?.discard()
     }
 
     /// The status that metrics show for a client that left before its answer; nginx's number, never sent.
@@ -179,6 +236,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     /// A client that reads too slowly pauses its own sequences, and no other's.
     package func exchange(_ id: ExchangeID, isCongested: Bool, on transport: isolated Transport) {
         let state = state.on(transport)
+        setJobStream(id, congested: isCongested, on: transport)
         guard let exchange = state.exchanges[id], exchange.isCongested != isCongested else { return }
         exchange.isCongested = isCongested
         let sequences = exchange.liveSequences

@@ -1,5 +1,6 @@
 import Adapters
 import Inference
+import InstructionStore
 import Observability
 
 /// The histograms and counters of one model name, looked up once a request.
@@ -26,6 +27,8 @@ struct APIMetrics: Sendable {
     private let completionTokens: MetricFamily<Counter>
     private let brokenStreams: MetricFamily<Counter>
     let adapters: AdapterMetrics
+    /// `nil`: there are none.
+    let files: FileMetrics?
     /// The models that are no adapters.
     private let bases: Set<String>
 
@@ -34,7 +37,8 @@ struct APIMetrics: Sendable {
     private static let interTokenBounds = [0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1, 2.5]
 
     init(
-        _ registry: MetricsRegistry, service: any GenerationService, models: any ModelResolver, adapters: (any AdapterService)?, version: String
+        _ registry: MetricsRegistry, service: any GenerationService, models: any ModelResolver, adapters: (any AdapterService)?, files: FileStore? = nil,
+        exchanges: ExchangeLog? = nil, version: String
     ) {
         requests = registry.counter(
             "graft_requests_total", help: "Requests answered, by route, HTTP status (499: the client left) and model.",
@@ -53,6 +57,8 @@ struct APIMetrics: Sendable {
         completionTokens = registry.counter("graft_completion_tokens_total", help: "Tokens generated for finished requests.", labels: ["model"])
         brokenStreams = registry.counter("graft_broken_streams_total", help: "Streams that ended with an error event.", labels: ["model"])
         self.adapters = AdapterMetrics(registry, latencyBounds: Self.latencyBounds, adapters: adapters)
+        self.files = files.map { _ in FileMetrics(registry) }
+        exchanges?.register(in: registry)
         bases = Set(models.cards().filter { $0.parent == nil }.map(\.id))
         registry.gauge("graft_build_info", help: "Always 1; the label has the version.", labels: ["version"]).series(version).set(1)
         Self.mirror(service, in: registry)

@@ -8,13 +8,24 @@ package enum APIRoute: Sendable, CaseIterable {
     case createAdapter, adapters, adapter, adapterVersions, promoteAdapter, rollbackAdapter, pinAdapter, exportAdapter, deleteAdapter
     case loadLoRA, unloadLoRA
     case globalLoRA, setGlobalLoRA
+    case createFile, files, file, fileContent, deleteFile
+    case keptChats, keptChat, changeKeptChat, deleteKeptChat, deleteKeptChats, keptMessages
+    case feedback, datasetFromLogs
+    case createJob, jobs, job, cancelJob, pauseJob, resumeJob, jobEvents, jobCheckpoints
     case tokenize, detokenize
     case livez, readyz, health, version, metrics
 
     /// The path's pattern, which metrics and the log use as a label.
     var path: String {
         switch self {
-        case .chat: "/v1/chat/completions"
+        case .chat, .keptChats, .deleteKeptChats: "/v1/chat/completions"
+        case .keptChat, .changeKeptChat, .deleteKeptChat: "/v1/chat/completions/{id}"
+        case .keptMessages: "/v1/chat/completions/{id}/messages"
+        case .feedback: "/v1/feedback"
+        case .datasetFromLogs: "/v1/datasets/from_logs"
+        case .createFile, .files: "/v1/files"
+        case .file, .deleteFile: "/v1/files/{id}"
+        case .fileContent: "/v1/files/{id}/content"
         case .completions: "/v1/completions"
         case .models: "/v1/models"
         case .model, .deleteModel: "/v1/models/{id}"
@@ -28,6 +39,13 @@ package enum APIRoute: Sendable, CaseIterable {
         case .loadLoRA: "/v1/load_lora_adapter"
         case .unloadLoRA: "/v1/unload_lora_adapter"
         case .globalLoRA, .setGlobalLoRA: "/lora-adapters"
+        case .createJob, .jobs: "/v1/fine_tuning/jobs"
+        case .job: "/v1/fine_tuning/jobs/{id}"
+        case .cancelJob: "/v1/fine_tuning/jobs/{id}/cancel"
+        case .pauseJob: "/v1/fine_tuning/jobs/{id}/pause"
+        case .resumeJob: "/v1/fine_tuning/jobs/{id}/resume"
+        case .jobEvents: "/v1/fine_tuning/jobs/{id}/events"
+        case .jobCheckpoints: "/v1/fine_tuning/jobs/{id}/checkpoints"
         case .tokenize: "/tokenize"
         case .detokenize: "/detokenize"
         case .livez: "/livez"
@@ -41,9 +59,9 @@ package enum APIRoute: Sendable, CaseIterable {
     var method: HTTPRequest.Method {
         switch self {
         case .chat, .completions, .tokenize, .detokenize, .createAdapter, .promoteAdapter, .rollbackAdapter, .pinAdapter, .loadLoRA, .unloadLoRA,
-            .setGlobalLoRA:
+            .setGlobalLoRA, .createFile, .changeKeptChat, .feedback, .datasetFromLogs, .createJob, .cancelJob, .pauseJob, .resumeJob:
             .post
-        case .deleteModel, .deleteAdapter: .delete
+        case .deleteModel, .deleteAdapter, .deleteFile, .deleteKeptChat, .deleteKeptChats: .delete
         default: .get
         }
     }

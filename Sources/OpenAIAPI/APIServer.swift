@@ -2,8 +2,10 @@ import Adapters
 import HTTPServing
 import HTTPTypes
 import Inference
+import InstructionStore
 import Logging
 import Observability
+import Tuning
 
 /// Graft's HTTP API: OpenAI's chat and completions, models, adapters, tokenisation, health and metrics.
 ///
@@ -14,18 +16,29 @@ public final class APIServer: HTTPApplication {
     /// - Parameters:
     ///   - service: the engine that all served models run on.
     ///   - adapters: what the routes for adapters work on, and where the versions that `models` finds are loaded from; `nil` for a server without adapters.
+    ///   - files: where uploaded files are kept; `nil` for a server without.
+    ///   - inspect: looks into files for fine-tuning when they come.
+    ///   - exchanges: keeps what was asked and answered; `nil` for a server that does not, whatever a request asks for.
+    ///   - tuning: what runs fine-tuning jobs; `nil` for a server without. Shut it down after `beginDraining`: that ends the streams of those who follow jobs.
     ///   - registry: where the API registers its metrics; `GET /metrics` shows all of the registry.
     public init(
-        service: any GenerationService, models: any ModelResolver, adapters: (any AdapterService)? = nil, configuration: APIConfiguration,
+        service: any GenerationService, models: any ModelResolver, adapters: (any AdapterService)? = nil, files: FileStore? = nil,
+        inspect: FileInspector? = nil, exchanges: ExchangeLog? = nil, tuning: (any TuningService)? = nil, configuration: APIConfiguration,
         registry: MetricsRegistry, logger: Logger
     ) {
         handlers = APIHandlers(
-            service: service, models: models, adapters: adapters, configuration: configuration, registry: registry, logger: logger)
+            service: service, models: models, adapters: adapters, files: files, inspect: inspect, exchanges: exchanges, tuning: tuning,
+            configuration: configuration, registry: registry, logger: logger)
     }
 
     /// From now on new work is refused with 503 and `/readyz` says so, while what runs goes on. Call it before `HTTPServer.drain`.
     public func beginDraining() {
         handlers.beginDraining()
+    }
+
+    /// Writes the exchanges that are still to be kept. Call it when the server is closed; it blocks for as long as the disk takes.
+    public func keepPendingExchanges() {
+        handlers.exchanges?.drain()
     }
 
     /// Ends the API's own threads. Call it after the server is closed; a process that exits need not.

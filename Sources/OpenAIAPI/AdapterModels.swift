@@ -22,18 +22,21 @@ public struct AdapterModels: ModelResolver {
     public func resolve(_ query: ModelQuery) throws(APIError) -> ModelTarget {
         if let blend = query.blend {
             if let name = query.name, name != defaultModelName, !isBase(name) {
+                if adapters.version(alias: name, owner: Owner.local) != nil { throw .blendAndAdapter(name, base: base.name) }
                 guard let reference = AdapterReference(name), adapters.record(named: reference.name, owner: Owner.local)?.version(reference.selector) != nil
                 else {
                     throw .modelNotFound(name)
                 }
-                throw .invalidValue(
-                    "lora",
-                    "'lora' is set and 'model' is the adapter '\(quoted(name))'; send one of them, or '\(base.name)' as 'model' and all adapters in 'lora'")
+                throw .blendAndAdapter(name, base: base.name)
             }
             return try target(blend, stickyKey: query.stickyKey)
         }
         if let name = query.name, name != defaultModelName {
             if isBase(name) { return ModelTarget(base: base) }
+            if let version = adapters.version(alias: name, owner: Owner.local) {
+                try check(version, param: "model")
+                return ModelTarget(name: name, label: version.name, base: base, parts: [ModelTarget.Part(version: version, weight: 1)])
+            }
             guard let reference = AdapterReference(name) else { throw .modelNotFound(name) }
             return try target(reference, stickyKey: query.stickyKey)
         }
@@ -100,6 +103,10 @@ public struct AdapterModels: ModelResolver {
         let reference: AdapterReference
         if let name, name != defaultModelName {
             if isBase(name) { return base.card }
+            if let version = adapters.version(alias: name, owner: Owner.local) {
+                try check(version, param: "model")
+                return card(of: version, id: name)
+            }
             guard let named = AdapterReference(name) else { throw .modelNotFound(name) }
             reference = named
         } else {

@@ -8,10 +8,14 @@ struct ChatRequest: Sendable {
     var messages: [ChatMessage]
     /// `nil`: none. Otherwise how many of the most likely tokens to list beside the chosen one.
     var topLogprobs: Int?
+    /// What is to be kept of the request; `nil`: nothing.
+    var draft: ExchangeDraft?
     /// Names of unknown fields.
     var ignored: [String]
 
-    init(_ object: JSONObject, limits: RequestLimits, resolve: (GenerationOptions) throws(APIError) -> ModelTarget) throws(APIError) {
+    init(
+        _ object: JSONObject, limits: RequestLimits, keeping: ExchangeKeeping = .never, resolve: (GenerationOptions) throws(APIError) -> ModelTarget
+    ) throws(APIError) {
         var fields = RequestFields(object)
         for parameter in UnsupportedParameter.chat { try fields.refuse(parameter) }
         options = try GenerationOptions(&fields, limits: limits, minimumTokens: 1)
@@ -33,6 +37,7 @@ struct ChatRequest: Sendable {
         messages = try ChatMessage.list(&fields, unknown: &unknownMembers)
         target = try resolve(options)
         try options.readLogitBias(&fields, limits: limits, vocabularySize: target.base.tokenizer.vocabularySize)
+        draft = try ExchangeDraft(object, &fields, options: options, keeping: keeping)
         ignored = fields.unread + unknownOptions + options.unknownMembers + unknownMembers
     }
 }

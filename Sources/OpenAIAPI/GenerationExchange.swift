@@ -30,6 +30,15 @@ final class GenerationExchange {
         case ended
     }
 
+    /// Whether the exchange is kept.
+    private enum Keeping {
+        case no
+        /// When the answer is complete.
+        case due(ExchangeDraft)
+        /// The answer is complete, and the end is told when it is kept.
+        case underWay
+    }
+
     struct Choice {
         let sequence: SequenceID
         /// Which prompt it answers.
@@ -37,7 +46,7 @@ final class GenerationExchange {
         var hasStarted = false
         var finish: FinishReason?
         var usage: GenerationUsage?
-        /// Of an answer that is not streamed.
+        /// Of an answer that is not streamed, or that is kept.
         var text = ""
         var tokenIDs: [Int32] = []
         var chatLogprobs: ChatLogprobs?
@@ -69,6 +78,7 @@ final class GenerationExchange {
     /// By prompt; kept only where the response shows them.
     private let promptTokens: [[Int32]]
     private let responseID: String
+    private var keeping: Keeping
     private let created: Int
     private var phase = Phase.waiting
     private var isStartDue = false
@@ -80,7 +90,7 @@ final class GenerationExchange {
 
     init(
         _ prepared: PreparedGeneration, id: ExchangeID, requestID: String, receivedAt: ContinuousClock.Instant, route: APIRoute,
-        meters: ModelMeters, created: Int
+        meters: ModelMeters, created: Int, timedID: String
     ) {
         self.id = id
         self.requestID = requestID
@@ -104,7 +114,8 @@ final class GenerationExchange {
             isChat = false
             echoes = echo
         }
-        responseID = (isChat ? "chatcmpl-" : "cmpl-") + randomHexadecimal()
+        responseID = (isChat ? KeptExchange.prefix : "cmpl-") + timedID
+        keeping = prepared.draft.map { .due($0) } ?? .no
         let tokenizer = prepared.target.base.tokenizer
         choices.reserveCapacity(prepared.requests.count)
         for index in prepared.requests.indices {
@@ -242,8 +253,9 @@ final class GenerationExchange {
             choices[index].completionLogprobs?.append(token.id, token.logprobs)
         }
         if returnsTokenIDs { choices[index].tokenIDs.append(contentsOf: tokens.lazy.map(\.id)) }
+        if case .due = keeping { choices[index].text += text }
         guard isStreamed else {
-            choices[index].text += text
+            if case .no = keeping { choices[index].text += text }
             return
         }
         let hasLogprobs = choices[index].chatLogprobs?.isEmpty == false || choices[index].completionLogprobs?.isEmpty == false
@@ -264,6 +276,28 @@ final class GenerationExchange {
     }
 
     private func complete() {
+        if case .due(let draft) = keeping, draft.isDurable { return }
+        if case .underWay = keeping { return }
+        end()
+    }
+
+    /// What is to be kept, once, as soon as the answer is complete.
+    func takeKept() -> KeptExchange? {
+        guard case .due(let draft) = keeping, failure == nil, unfinished == 0 else { return nil }
+        keeping = draft.isDurable ? .underWay : .no
+        return KeptExchange(
+            id: responseID, requestID: requestID, created: created, target: target, usage: usage,
+            choices: choices.map { KeptExchange.Choice(text: $0.text, finish: $0.finish) }, draft: draft)
+    }
+
+    /// The answer's end, which waited for it to be kept; or what prevented that.
+    func finishKeeping(_ error: APIError?) {
+        guard case .underWay = keeping, outcome == nil else { return }
+        keeping = .no
+        if let error { fail(error) } else { end() }
+    }
+
+    private func end() {
         outcome = .completed
         guard isStreamed else { return }
         if includesUsage {
@@ -488,16 +522,6 @@ extension ModelTarget {
         if isBlend { fields[.graftAdapterScale] = list { $0.weight.description } }
         return fields
     }
-}
-
-/// 32 random hexadecimal digits.
-private func randomHexadecimal() -> String {
-    var text = ""
-    for _ in 0..<2 {
-        let digits = String(UInt64.random(in: .min ... .max), radix: 16)
-        text += String(repeating: "0", count: 16 - digits.count) + digits
-    }
-    return text
 }
 
 /// Field names made fit for a header: other bytes than letters, digits and `_.-` are percent-encoded, long names cut and long lists counted.

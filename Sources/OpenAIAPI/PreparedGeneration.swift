@@ -32,6 +32,8 @@ struct PreparedGeneration: Sendable {
     var includesUsage: Bool
     var returnsTokenIDs: Bool
     var logprobs: Int?
+    /// What is to be kept of the request beside its answer; `nil`: nothing.
+    var draft: ExchangeDraft?
     /// Names of unknown fields of the request.
     var ignored: [String]
 }
@@ -41,6 +43,7 @@ struct RequestPreparation: Sendable {
     let models: any ModelResolver
     let engineLimits: GenerationLimits
     let limits: RequestLimits
+    var keeping = ExchangeKeeping.never
     let defaultBlend = DefaultBlend()
 
     func target(_ name: String?) throws(APIError) -> ModelTarget {
@@ -72,7 +75,7 @@ struct RequestPreparation: Sendable {
     }
 
     func chat(_ body: [UInt8]) throws(APIError) -> PreparedGeneration {
-        let request = try ChatRequest(try object(body), limits: limits) { options throws(APIError) in try self.target(options) }
+        let request = try ChatRequest(try object(body), limits: limits, keeping: keeping) { options throws(APIError) in try self.target(options) }
         let target = request.target
         let tokens = try target.base.tokens(of: request.messages)
         var options = request.options
@@ -81,7 +84,7 @@ struct RequestPreparation: Sendable {
             style: .chat, target: target,
             requests: try requests([tokens], options: options, logprobs: request.topLogprobs, echo: false, target: target, param: "messages"),
             choicesPerPrompt: options.choices, isStreamed: options.isStreamed, includesUsage: options.includesUsage,
-            returnsTokenIDs: options.returnsTokenIDs, logprobs: request.topLogprobs, ignored: request.ignored)
+            returnsTokenIDs: options.returnsTokenIDs, logprobs: request.topLogprobs, draft: request.draft, ignored: request.ignored)
     }
 
     func completion(_ body: [UInt8]) throws(APIError) -> PreparedGeneration {

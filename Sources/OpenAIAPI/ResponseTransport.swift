@@ -9,6 +9,8 @@ package protocol ResponseTransport: Actor {
     func startStream(_ exchange: ExchangeID, _ head: HTTPResponse, keepAlive: Duration?)
     func write(_ exchange: ExchangeID, _ bytes: [UInt8])
     func finish(_ exchange: ExchangeID)
+    /// Reads on from a client after the receiver of its request's body has said that it has enough.
+    func resumeBody(of exchange: ExchangeID)
     /// Runs a job on the actor; from any thread, in order.
     nonisolated func post(_ job: @escaping @Sendable (isolated Self) -> Void)
 }

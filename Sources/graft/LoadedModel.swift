@@ -50,27 +50,28 @@ struct LoadedModel {
         }
     }
 
-    func engine(_ settings: EngineSettings, tokenizer: Tokenizer) throws -> Engine {
+    /// Bytes of keys and values that the engine may come to hold.
+    func cacheBytes(_ settings: EngineSettings) -> Int {
+        let c = model.configuration
+        if settings.cacheMegabytes > 0 { return settings.cacheMegabytes << 20 }
+        let context = settings.contextLength == 0 ? min(c.contextLength, 131_072) : settings.contextLength
+        let precision = settings.exact ? KVCache.Precision.float32 : settings.cachePrecision
+        let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: precision)
+        return min(BlockPool.blocks(for: context) * blockBytes * settings.maxSequences, max(blockBytes, Environment.memoryBytes / 4))
+    }
+
+    func engine(_ settings: EngineSettings, tokenizer: Tokenizer, turnstile: ComputeTurnstile = ComputeTurnstile()) throws -> Engine {
         let c = model.configuration
         // What a file claims is not what a machine should set aside unasked.
         let context = settings.contextLength == 0 ? min(c.contextLength, 131_072) : settings.contextLength
         guard context <= c.contextLength else {
             throw SettingsError("context: found \(context), expected at most the \(c.contextLength) positions that \(name) was trained for")
         }
-        let precision = settings.exact ? KVCache.Precision.float32 : settings.cachePrecision
-        let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: precision)
-        let contextBytes = BlockPool.blocks(for: context) * blockBytes
-        let bytes: Int
-        if settings.cacheMegabytes > 0 {
-            bytes = settings.cacheMegabytes << 20
-        } else {
-            bytes = min(contextBytes * settings.maxSequences, max(blockBytes, Environment.memoryBytes / 4))
-        }
-        var configuration = EngineConfiguration(contextLength: context, cacheBytes: bytes)
+        var configuration = EngineConfiguration(contextLength: context, cacheBytes: cacheBytes(settings))
         configuration.maxSequences = settings.maxSequences
         configuration.maxQueued = settings.maxQueued
         configuration.numerics = settings.exact ? .exact : .fast
         configuration.cachePrecision = settings.cachePrecision
-        return try Engine(model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: digest, variant: variant, pool: pool)
+        return try Engine(model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: digest, variant: variant, pool: pool, turnstile: turnstile)
     }
 }

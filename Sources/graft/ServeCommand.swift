@@ -3,10 +3,12 @@ import ArgumentParser
 import EventLoops
 import HTTPServing
 import Inference
+import InstructionStore
 import Logging
 import Observability
 import OpenAIAPI
 import Synchronization
+import Training
 
 #if canImport(Glibc)
 import Glibc
@@ -54,10 +56,18 @@ struct ServeCommand: AsyncParsableCommand {
 
         let adapterSettings = try AdapterSettings(settings)
         let uploadBytes = try settings.integer("server.max_upload_megabytes", 512, in: 1...1 << 20) << 20
+        let keepsAllExchanges = try settings.bool("log_exchanges.enabled", false)
+        let retention = ExchangeRetention(
+            days: try settings.integer("log_exchanges.retention_days", 30, in: 1...36_500),
+            maximum: try settings.integer("log_exchanges.maximum", 100_000, in: 1...1_000_000_000))
         let home = try AdapterHome(adapterSettings)
+        let files = try FileStore(home.store)
+        let exchanges = try ExchangeLog(home.store, keepsAll: keepsAllExchanges, retention: retention, logger: logger)
         let loaded = try LoadedModel(engineSettings, hashing: true)
         let tokenizer = try loaded.tokenizer()
-        let engine = try loaded.engine(engineSettings, tokenizer: tokenizer)
+        let tuningSettings = try TuningSettings(settings)
+        let turnstile = tuningSettings.turnstile()
+        let engine = try loaded.engine(engineSettings, tokenizer: tokenizer, turnstile: turnstile)
         do { try await engine.warmUp() } catch { throw CommandError("\(loaded.path): \(error)") }
         let served = ServedModel(
             name: loaded.name, tokenizer: tokenizer, chatTemplate: try loaded.chatTemplate(), contextLength: engine.limits.contextLength,
@@ -69,11 +79,23 @@ struct ServeCommand: AsyncParsableCommand {
         if let wanted = adapterSettings.defaultAdapter { try requireServable(wanted, adapters) }
         var apiConfiguration = APIConfiguration(version: Version.current)
         apiConfiguration.adapterUploadBytes = uploadBytes
+        apiConfiguration.fileBytes = uploadBytes
         apiConfiguration.loraPathsDirectory = adapterSettings.loraPathsDirectory
         apiConfiguration.allowsGlobalLoRA = adapterSettings.allowsGlobalLoRA
+        let encoder = served.encoder
+        let longest = min(tuningSettings.maximumLength, loaded.model.configuration.contextLength)
+        let tuning = try tuningSettings.isEnabled
+            ? tuningSettings.queue(
+                home: home, loaded: loaded, encoder: encoder, adapters: adapters, files: files, turnstile: turnstile,
+                reserved: loaded.cacheBytes(engineSettings) + adapterSettings.budgetBytes,
+                notice: { job, message in logger.warning("tuning", metadata: ["job": "\(job)", "cause": "\(message)"]) }) : nil
         let api = APIServer(
-            service: engine, models: AdapterModels(base: served, adapters: adapters, defaultAdapter: adapterSettings.defaultAdapter), adapters: adapters,
-            configuration: apiConfiguration, registry: MetricsRegistry(), logger: logger)
+            service: engine, models: AdapterModels(base: served, adapters: adapters, defaultAdapter: adapterSettings.defaultAdapter),
+            adapters: adapters, files: files,
+            inspect: { bytes throws(DatasetError) in
+                let report = try DatasetReader(encoder: encoder, maximumLength: longest).read(bytes).report
+                return FileFindings(exampleCount: report.exampleCount, problemCount: report.problemCount, json: report.json)
+            }, exchanges: exchanges, tuning: tuning, configuration: apiConfiguration, registry: MetricsRegistry(), logger: logger)
 
         let loop = try EventLoop(name: "graft-http")
         let server = HTTPServer(loop: loop, configuration: serverConfiguration, application: api)
@@ -88,14 +110,17 @@ struct ServeCommand: AsyncParsableCommand {
                 "threads": "\(loaded.pool.threadCount)", "context": "\(engine.limits.contextLength)", "adapters": "\(adapters.records(owner: Owner.local).count)",
                 "seconds": "\((ContinuousClock.now - start).inSeconds.rounded(toPlaces: 2))",
             ])
+        tuning?.start()
         await stop.wait()
         logger.info("stopping: no new requests, running answers may finish", metadata: ["seconds": "\(drain.components.seconds)"])
         api.beginDraining()
+        tuning?.shutdown()
         await server.drain(deadline: drain)
         await engine.shutdown()
         await server.close()
         await stop.close()
         loop.shutdown()
+        api.keepPendingExchanges()
         logger.info("stopped")
     }
 }

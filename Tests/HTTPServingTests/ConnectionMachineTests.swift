@@ -14,6 +14,8 @@ private final class Harness {
     var sent: UInt64 = 0
     var refusal: HTTPResponse?
     var bodyLimit: Int?
+    /// Bodies are given out in pieces, and each piece is enough for now.
+    var streams = false, pauses = false
 
     init(_ configure: (inout HTTPServerConfiguration) -> Void = { _ in }) {
         var configuration = HTTPServerConfiguration()
@@ -33,8 +35,11 @@ private final class Harness {
                         log.append("refuse \(head.path)")
                         machine.refuse(refusal, body: Array("no".utf8), output: &output, now: now)
                     } else {
-                        machine.admit(bodyLimit: bodyLimit)
+                        machine.admit(bodyLimit: bodyLimit, streams: streams)
                     }
+                case .body(let piece):
+                    log.append("piece \(String(decoding: piece.joined(), as: UTF8.self))")
+                    if pauses { machine.pauseBody() }
                 case .dispatch(let request):
                     log.append("\(request.sequence) \(request.head.path) \(String(decoding: request.body.joined(), as: UTF8.self))")
                 case .reject(let rejection):
@@ -249,6 +254,39 @@ private let get = "GET /a HTTP/1.1\r\nHost: h\r\n\r\n"
         connection.refusal = nil
         connection.receive(get)
         #expect(connection.log == ["refuse /a", "2 /a "])
+    }
+
+    @Test func bodiesInPieces() {
+        let connection = Harness()
+        connection.streams = true
+        connection.receive("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 6\r\n\r\nab")
+        connection.receive("cd")
+        #expect(connection.machine.isReceivingPieces)
+        connection.receive("ef")
+        // What came with the end is handed over with it.
+        #expect(connection.log == ["piece ab", "piece cd", "1 /a ef"])
+        connection.respond(1)
+        connection.streams = false
+        connection.receive("POST /b HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nx")
+        connection.receive("y")
+        #expect(connection.log.dropFirst(3) == ["2 /b xy"])
+    }
+
+    @Test func aPausedBodyTakesNothingAndBlamesNobody() {
+        let connection = Harness()
+        connection.streams = true
+        connection.pauses = true
+        connection.receive("POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\n\r\nab")
+        #expect(!connection.machine.isReady(unsent: 0))
+        #expect(connection.receive("cdef") == "cdef")
+        connection.pass(10_000_000)
+        #expect(connection.log == ["piece ab"] && connection.machine.deadline == .max)
+        connection.machine.resumeBody(now: connection.now)
+        connection.pauses = false
+        #expect(connection.receive("cdef") == "")
+        // From now on it is the client's turn again.
+        connection.pass(30_001)
+        #expect(connection.log == ["piece ab", "piece cdef", "reject bodyTimeout"])
     }
 
     @Test func bodyLimitOfTheRoute() {

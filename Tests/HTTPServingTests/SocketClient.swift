@@ -8,7 +8,7 @@ final class SocketClient {
         var body = ""
     }
 
-    private var descriptor: Int32
+    private(set) var descriptor: Int32
     private var received: [UInt8] = []
 
     /// - Parameter receiveBuffer: the kernel's, in bytes; small ones make a slow reader at once.

@@ -309,7 +309,7 @@ import Testing
         _ harness: Harness, _ method: HTTPRequest.Method, _ path: String, contentType: String?
     ) async -> (limit: Int?, status: Int?, body: String) {
         switch await harness.admit(method, path, contentType: contentType).admission {
-        case .accept(let limit): return (limit, nil, "")
+        case .accept(let limit), .stream(let limit, _): return (limit, nil, "")
         case .refuse(let head, let body): return (nil, head.status.code, String(decoding: body, as: UTF8.self))
         }
     }

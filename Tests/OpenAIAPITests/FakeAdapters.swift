@@ -23,6 +23,8 @@ final class FakeAdapters: AdapterService {
         var loads: [String] = []
         var evictions: [String: UInt64] = [:]
         var publications: [Publication] = []
+        /// Further names, each of a version.
+        var aliases: [String: String] = [:]
         /// The sticky keys of all calls of `resolve`.
         var stickyKeys: [String?] = []
         /// The next blocking call throws this.
@@ -122,6 +124,20 @@ final class FakeAdapters: AdapterService {
     func record(id: Int, owner: String) -> AdapterRecord? { records(owner: owner).first { $0.id == id } }
     func record(named name: String, owner: String) -> AdapterRecord? { records(owner: owner).first { $0.name == name } }
 
+    func version(alias: String, owner: String) -> AdapterVersion? {
+        guard let name = state.withLock({ $0.aliases[alias] }), let reference = AdapterReference(name) else { return nil }
+        return records(owner: owner).first { $0.name == reference.name }?.versions.first { $0.qualifiedName == name }
+    }
+
+    func check(name: String) throws(AdapterError) {
+        if name == "default" { throw AdapterError(.invalidName, "adapter 'default': the name is reserved") }
+    }
+
+    func content(of version: AdapterVersion) throws(AdapterError) -> AdapterContent {
+        try enter()
+        return AdapterContent(pairs: [], storage: .float32, baseModelName: version.qualifiedName)
+    }
+
     func records(owner: String) -> [AdapterRecord] {
         check(owner)
         return state.withLock { $0.records }
@@ -155,13 +171,16 @@ final class FakeAdapters: AdapterService {
         return adapter
     }
 
-    func publish(_ content: AdapterContent, as name: String, owner: String, source: AdapterSource, promote: Bool) throws(AdapterError) -> AdapterVersion {
+    func publish(
+        _ content: AdapterContent, as name: String, owner: String, source: AdapterSource, promote: Bool, alias: String?
+    ) throws(AdapterError) -> AdapterVersion {
         check(owner)
         try enter()
         return state.withLock { state in
             state.publications.append(Publication(content: content, name: name, source: source, promote: promote))
             let number = (state.lastNumbers[name] ?? 0) + 1
             state.lastNumbers[name] = number
+            if let alias { state.aliases[alias] = "\(name)@\(number)" }
             let version = AdapterVersion(
                 owner: owner, name: name, number: number, digest: FakeAdapters.digest(name, number), baseName: base.name, baseDigest: base.digest, rank: 4,
                 pairCount: 7, source: source, createdAt: 1_800_000_000 + number, byteCount: 100 * number)

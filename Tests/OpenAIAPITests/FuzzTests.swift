@@ -88,6 +88,34 @@ import Testing
         #expect(accepted > 10, "the generator must reach the engine as well")
     }
 
+    @Test(arguments: ["/v1/feedback", "/v1/datasets/from_logs", "/v1/chat/completions/ID"])
+    func randomBodiesAboutKeptExchanges(_ path: String) async throws {
+        var random = Generator(state: UInt64(path.utf8.count))
+        let harness = try Harness(storage: try Storage())
+        let asked = await harness.chat(#"{"messages":[{"role":"user","content":"Hi"}],"store":true}"#)
+        harness.engine.answer("Hello!")
+        let known = try #require(try await harness.settled(asked).json()["id"]?.string)
+        let fields = [
+            "inference_id", "metric_name", "value", "filter", "format", "name", "limit", "model", "metadata", "user", "after", "before", "metric", "at_least", "at_most",
+            "equals",
+        ]
+        func value(_ depth: Int) -> JSONValue {
+            guard depth < 3, Bool.random(using: &random) else { return Self.value(&random) }
+            return .object(JSONObject((0..<Int.random(in: 0...3, using: &random)).map { _ in (fields.randomElement(using: &random)!, value(depth + 1)) }))
+        }
+        var accepted = 0
+        for _ in 0..<400 {
+            let metric = ["m", "comment", "demonstration"].randomElement(using: &random)!
+            var body: JSONObject = ["inference_id": .string(known), "metric_name": .string(metric), "value": 1, "metadata": ["a": "b"]]
+            for _ in 0..<Int.random(in: 0...3, using: &random) { body[fields.randomElement(using: &random)!] = value(0) }
+            let text = String(decoding: JSONValue.object(body).serialized(), as: UTF8.self)
+            let response = await harness.settled(await harness.send(.post, path.replacing("ID", with: known), text))
+            #expect((200..<500).contains(response.status ?? 500), "\(text)")
+            if response.status == 200 { accepted += 1 }
+        }
+        #expect(accepted > 10)
+    }
+
     private func fields(_ random: inout Generator) -> String { Self.fields.randomElement(using: &random)! }
     private func value(_ random: inout Generator) -> JSONValue { Self.value(&random) }
     private func messages(_ random: inout Generator) -> JSONValue { Self.messages(&random) }

@@ -1,13 +1,18 @@
 import Adapters
+import HTTP1
 import HTTPServing
 import HTTPTypes
 import Inference
+import InstructionStore
 import JSON
 import Logging
 import Observability
 import OpenAIAPI
 import Synchronization
+import TestSupport
 import Testing
+import Training
+import Tuning
 
 /// Records what the handlers send. Posted jobs wait until a test runs them.
 actor RecordingTransport: ResponseTransport {
@@ -75,6 +80,10 @@ actor RecordingTransport: ResponseTransport {
         responses[exchange, default: Response()].isOver = true
         responses[exchange]?.ends += 1
     }
+
+    private(set) var resumedBodies: [ExchangeID] = []
+
+    func resumeBody(of exchange: ExchangeID) { resumedBodies.append(exchange) }
 
     nonisolated func post(_ job: @escaping Job) {
         jobs.withLock { $0.append(job) }
@@ -147,6 +156,33 @@ final class LogLines: Sendable {
     }
 }
 
+/// A data directory of a test's own.
+final class Storage: Sendable {
+    let folder: TemporaryFolder
+    let store: InstructionStore
+    let files: FileStore
+
+    init() throws {
+        folder = try TemporaryFolder()
+        store = try InstructionStore(directory: DataDirectory(path: "\(folder.path)/data"))
+        files = try FileStore(store)
+    }
+
+    /// Files with a line that says "bad" have a bad line for each; without a brace at their beginning they are nothing that is known.
+    static let inspect: FileInspector = { bytes throws(DatasetError) in
+        let text = String(decoding: bytes, as: UTF8.self)
+        guard text.hasPrefix("{") else { throw DatasetError("found no rows, expected one JSON object a line") }
+        let lines = text.split(separator: "\n")
+        let bad = lines.count { $0.contains("bad") }
+        return FileFindings(
+            exampleCount: lines.count - bad, problemCount: bad,
+            json: [
+                "format": "chat", "examples": .integer(Int64(lines.count - bad)), "bad_lines": .integer(Int64(bad)),
+                "problems": bad > 0 ? [["line": 1, "message": "is bad"]] : [],
+            ])
+    }
+}
+
 /// Handlers between a scripted engine and a recording transport.
 final class Harness: Sendable {
     let engine: ScriptedEngine
@@ -155,13 +191,17 @@ final class Harness: Sendable {
     let clock = StandingClock()
     let logs = LogLines()
     let registry = MetricsRegistry()
+    /// Its folder lives as long as this.
+    let storage: Storage?
     private let counter = Mutex<UInt64>(0)
 
     init(
         engine: ScriptedEngine = ScriptedEngine(), models: [ServedModel]? = nil, adapters: FakeAdapters? = nil, defaultAdapter: String? = nil,
+        storage: Storage? = nil, keepsAll: Bool = false, retention: ExchangeRetention = ExchangeRetention(), tuning: (any TuningService)? = nil,
         configure: (inout APIConfiguration) -> Void = { _ in }
     ) throws {
         self.engine = engine
+        self.storage = storage
         let models = try models ?? [TestModel.make()]
         let resolver: any ModelResolver =
             if let adapters {
@@ -171,10 +211,11 @@ final class Harness: Sendable {
             }
         var configuration = APIConfiguration(version: "1.2.3")
         configure(&configuration)
-        let clock = clock
+        let clock = clock, logger = logs.logger()
         handlers = APIHandlers(
-            service: engine, models: resolver, adapters: adapters, adapterFormats: .fake, configuration: configuration, registry: registry,
-            logger: logs.logger(), now: { clock.now })
+            service: engine, models: resolver, adapters: adapters, adapterFormats: .fake, files: storage?.files, inspect: Storage.inspect,
+            exchanges: try storage.map { try ExchangeLog($0.store, keepsAll: keepsAll, retention: retention, logger: logger) }, tuning: tuning,
+            configuration: configuration, registry: registry, logger: logger, now: { clock.now })
     }
 
     /// Hands a request in and runs what it posts at once.
@@ -224,6 +265,32 @@ final class Harness: Sendable {
     func upload(_ parts: [(name: String, content: String)], as exchange: ExchangeID? = nil) async -> ExchangeID {
         let body = parts.map { "--cut\r\nContent-Disposition: form-data; name=\"\($0.name)\"; filename=\"../../x\"\r\n\r\n\($0.content)\r\n" }.joined()
         return await send(.post, "/v1/adapters", body + "--cut--\r\n", contentType: "multipart/form-data; boundary=cut", as: exchange)
+    }
+
+    /// `POST /v1/files` as it comes over a connection, in pieces of this size.
+    @discardableResult
+    func sendFile(_ form: String, boundary: String = "cut", pieceSize: Int = 1000) async -> ExchangeID {
+        let type = "multipart/form-data; boundary=\(boundary)"
+        let (exchange, admission) = await admit(.post, "/v1/files", contentType: type)
+        guard case .stream(_, let receiver) = admission else {
+            Issue.record("the upload was refused")
+            return exchange
+        }
+        var rest = Array(form.utf8)[...]
+        while !rest.isEmpty {
+            _ = receiver.receive(RequestBody(Array(rest.prefix(pieceSize))))
+            rest = rest.dropFirst(pieceSize)
+        }
+        return await send(.post, "/v1/files", contentType: type, as: exchange)
+    }
+
+    /// A form with a file for fine-tuning and further parts.
+    static func form(
+        _ content: String, filename: String = "train.jsonl", fields: [(String, String)] = [("purpose", "fine-tune")], boundary: String = "cut"
+    ) -> String {
+        fields.map { "--\(boundary)\r\nContent-Disposition: form-data; name=\"\($0.0)\"\r\n\r\n\($0.1)\r\n" }.joined()
+            + "--\(boundary)\r\nContent-Disposition: form-data; name=\"file\"; filename=\"\(filename)\"\r\nContent-Type: application/octet-stream\r\n\r\n"
+            + content + "\r\n--\(boundary)--\r\n"
     }
 
     /// The word on a head. Its id is never that of a request that `send` numbers.

@@ -1,6 +1,7 @@
 import EventLoops
 import Executors
 import HTTPServing
+import InstructionStore
 import JSON
 import Logging
 import Observability
@@ -11,7 +12,7 @@ import Testing
 @Suite(.serialized) struct LiveServerTests {
     /// A server with a parrot for an engine; the body runs on a thread that may block.
     private func withServer(
-        contextLength: Int = 4096, adapters: FakeAdapters? = nil, configure: (inout APIConfiguration) -> Void = { _ in },
+        contextLength: Int = 4096, adapters: FakeAdapters? = nil, storage: Storage? = nil, configure: (inout APIConfiguration) -> Void = { _ in },
         _ body: @escaping @Sendable (Int, ParrotEngine) throws -> Void
     ) async throws {
         let engine = ParrotEngine(contextLength: contextLength)
@@ -20,7 +21,9 @@ import Testing
         configure(&configuration)
         let models: any ModelResolver = if let adapters { AdapterModels(base: model, adapters: adapters) } else { FixedModels([model]) }
         let api = APIServer(
-            service: engine, models: models, adapters: adapters, configuration: configuration, registry: MetricsRegistry(), logger: LogLines().logger())
+            service: engine, models: models, adapters: adapters, files: storage?.files, inspect: Storage.inspect,
+            exchanges: try storage.map { try ExchangeLog($0.store, keepsAll: true, logger: LogLines().logger()) }, configuration: configuration,
+            registry: MetricsRegistry(), logger: LogLines().logger())
         let loop = try EventLoop(name: "test-http")
         let server = HTTPServer(loop: loop, configuration: HTTPServerConfiguration(), application: api)
         let port = try await server.listen(host: "127.0.0.1", port: 0)
@@ -165,6 +168,49 @@ import Testing
             try client.send("DELETE /v1/models/bot%402 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             #expect(Self.split(try client.read()).body == #"{"id":"bot@2","object":"model","deleted":true}"#)
         }
+    }
+
+    private static func uploadFile(_ port: Int, _ content: String) throws -> (head: String, body: String) {
+        let form = Harness.form(content)
+        let client = try RawClient(port: port)
+        try client.send(
+            "POST /v1/files HTTP/1.1\r\nhost: x\r\ncontent-type: multipart/form-data; boundary=cut\r\nconnection: close\r\n"
+                + "content-length: \(form.utf8.count)\r\n\r\n")
+        try? client.send(form)
+        return split(try client.read())
+    }
+
+    @Test func filesGoToTheDiskAsTheyCome() async throws {
+        let storage = try Storage()
+        try await withServer(storage: storage) { port, _ in
+            // Several times what may wait for the disk.
+            let content = "{" + String(repeating: "\r\n--cu", count: 1 << 20)
+            let (head, body) = try Self.uploadFile(port, content)
+            #expect(head.hasPrefix("HTTP/1.1 200 "))
+            let object = try JSONValue(parsing: Array(body.utf8))
+            #expect(object["bytes"] == .integer(Int64(content.utf8.count)) && object["status"] == "processed")
+            let client = try RawClient(port: port)
+            try client.send("GET /v1/files/\(object["id"]?.string ?? "")/content HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            #expect(Self.split(try client.read()).body == content)
+        }
+        try await withServer(storage: storage, configure: { $0.fileBytes = 1000 }) { port, _ in
+            let large = try Self.uploadFile(port, String(repeating: "{", count: 2000))
+            #expect(large.head.hasPrefix("HTTP/1.1 413 "))
+            let small = try Self.uploadFile(port, "{}")
+            #expect(small.head.hasPrefix("HTTP/1.1 200 "))
+        }
+        #expect(try storage.folder.contents(of: "data/files/incoming").isEmpty)
+    }
+
+    @Test func whatIsKeptIsThereWhenTheServerIsGone() async throws {
+        let storage = try Storage()
+        try await withServer(storage: storage) { port, _ in
+            let client = try RawClient(port: port)
+            try client.post("/v1/chat/completions", #"{"messages":[{"role":"user","content":"Hi"}],"max_tokens":5}"#)
+            #expect(Self.split(try client.read()).head.hasPrefix("HTTP/1.1 200 "))
+        }
+        let kept = try storage.store.exchanges(ExchangeFilter(), owner: "local", after: nil, limit: 9, ascending: true).exchanges
+        #expect(kept.map(\.messages) == [#"[{"role":"user","content":"Hi"}]"#] && kept[0].choices.contains("Polly"))
     }
 
     @Test func errorsHaveJSONBodies() async throws {

@@ -41,7 +41,7 @@ import Testing
 
     @Test func wrongMethods() async throws {
         let harness = try Harness()
-        let chat = await harness.get("/v1/chat/completions")
+        let chat = await harness.get("/v1/completions")
         #expect(chat.status == 405 && chat.head?.headerFields[.allow] == "POST")
         let models = await harness.response(await harness.send(.delete, "/v1/models"))
         #expect(models.status == 405 && models.head?.headerFields[.allow] == "GET, HEAD")

@@ -6,15 +6,21 @@ extension AdapterRegistry {
     // MARK: Publishing
 
     public func publish(
-        _ content: AdapterContent, as name: String, owner: String, source: AdapterSource, promote: Bool
+        _ content: AdapterContent, as name: String, owner: String, source: AdapterSource, promote: Bool, alias: String?
     ) throws(AdapterError) -> AdapterVersion {
         try check(name: name)
+        if let alias {
+            try check(alias: alias)
+            if let version = version(alias: alias, owner: owner) { return version }
+        }
         try check(content, name)
         let (config, weights) = PEFTAdapter.write(content, base: base.configuration, baseModelName: base.name)
         // What is published is what the bytes say, rounded as they are stored.
         let canonical = try PEFTAdapter.read(config: config, weights: weights, base: base.configuration)
         let digest = canonical.digest
         return try changing { () throws(AdapterError) in
+            // Another publication with the alias may have come first.
+            if let alias, let version = version(alias: alias, owner: owner) { return version }
             let number = try stored { () throws(InstructionStoreError) in try store.nextAdapterNumber(owner: owner, name: name) }
             let row = AdapterVersionContent(
                 digest: digest, baseName: base.name, baseDigest: base.digest, rank: canonical.maximumRank, pairCount: canonical.pairs.count,
@@ -24,7 +30,7 @@ extension AdapterRegistry {
                 owner: owner, name: name, number: number, digest: digest, baseName: base.name, baseDigest: base.digest, rank: row.rank,
                 pairCount: row.pairCount, source: source, createdAt: currentTime, byteCount: row.byteCount)
             let adapter = try place(version, row, config: config, weights: weights)
-            try commit(version, row, adapter, promote: promote)
+            try commit(version, row, adapter, promote: promote, alias: alias)
             return version
         }
     }
@@ -68,11 +74,13 @@ extension AdapterRegistry {
         }
     }
 
-    private func commit(_ version: AdapterVersion, _ row: AdapterVersionContent, _ adapter: Adapter, promote: Bool) throws(AdapterError) {
+    private func commit(
+        _ version: AdapterVersion, _ row: AdapterVersionContent, _ adapter: Adapter, promote: Bool, alias: String?
+    ) throws(AdapterError) {
         let adapterRow: AdapterRow
         do {
             adapterRow = try store.insertAdapterVersion(
-                row, owner: version.owner, name: version.name, number: version.number, promote: promote, at: version.createdAt)
+                row, owner: version.owner, name: version.name, number: version.number, promote: promote, alias: alias, at: version.createdAt)
         } catch {
             // Where the row may have reached the disk after all, the files stay: the next start serves both or removes them.
             if error.code != .failed { folders.remove(row.folder) }
@@ -82,6 +90,7 @@ extension AdapterRegistry {
             let key = VersionKey(version)
             let before = table.record(key.name)?.versions ?? []
             table.setFiles(key, AdapterTable.Files(row))
+            if let alias { table.setAlias(NameKey(owner: version.owner, name: alias), key) }
             return table.set(adapterRow, versions: before + [version]) + table.resident.insert(adapter, as: key)
         }
         withExtendedLifetime(released) {}

@@ -24,6 +24,11 @@ extension AdapterRegistry {
         return try result.get()
     }
 
+    public func content(of version: AdapterVersion) throws(AdapterError) -> AdapterContent {
+        let (present, files) = try look(up: VersionKey(version))
+        return try checkedContent(present, files).content
+    }
+
     public func export(_ version: AdapterVersion, as format: AdapterFormat) throws(AdapterError) -> ExportedAdapter {
         let (present, files) = try look(up: VersionKey(version))
         let contents = try checkedContent(present, files)

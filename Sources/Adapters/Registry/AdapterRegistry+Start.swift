@@ -26,6 +26,11 @@ extension AdapterRegistry {
             guard !versions.isEmpty else { continue }
             _ = table.set(row, versions: versions)
         }
+        let names = Dictionary(rows.map { ($0.id, NameKey(owner: $0.owner, name: $0.name)) }) { first, _ in first }
+        for alias in try stored({ () throws(InstructionStoreError) in try store.adapterAliases() }) {
+            guard let name = names[alias.adapterID] else { continue }
+            table.setAlias(NameKey(owner: alias.owner, name: alias.alias), VersionKey(name, alias.number))
+        }
         return table
     }
 

@@ -108,6 +108,10 @@ public final class AdapterRegistry: AdapterService {
         table.withLock { $0.record(NameKey(owner: owner, name: name)) }
     }
 
+    public func version(alias: String, owner: String) -> AdapterVersion? {
+        table.withLock { $0.version(alias: NameKey(owner: owner, name: alias)) }
+    }
+
     public func records(owner: String) -> [AdapterRecord] {
         table.withLock { $0.records(owner: owner) }
     }
@@ -145,7 +149,7 @@ public final class AdapterRegistry: AdapterService {
     }
 
     /// Names that would mean something else in a request or a path.
-    func check(name: String) throws(AdapterError) {
+    public func check(name: String) throws(AdapterError) {
         if name.hasPrefix("ft:") {
             throw AdapterError(.invalidName, "adapter \(shown(name)): names that begin with ft: are made by tuning jobs; choose another")
         }
@@ -157,6 +161,18 @@ public final class AdapterRegistry: AdapterService {
             throw AdapterError(.invalidName, "adapter '\(name)': the name is reserved, because requests mean a model by it; choose another")
         }
     }
+
+    /// Aliases are no names of folders: they only must not be mistaken for names, and must fit into a header and a line of the log.
+    func check(alias: String) throws(AdapterError) {
+        guard alias.hasPrefix("ft:"), alias.utf8.count <= Self.longestAlias, alias.utf8.allSatisfy({ (0x21...0x7E).contains($0) }) else {
+            throw AdapterError(
+                .invalidName,
+                "the alias \(shown(alias)): found \(alias.utf8.count) bytes, expected ft: and up to \(Self.longestAlias - 3) "
+                    + "printable ASCII characters without spaces")
+        }
+    }
+
+    private static let longestAlias = 512
 
     func notFound(_ name: String, _ number: Int? = nil) -> AdapterError {
         AdapterError(.notFound, "adapter \(shown(name)): there is no \(number.map { "version \($0) of it" } ?? "adapter of that name")")

@@ -39,6 +39,9 @@ struct AdapterTable: Sendable {
     private var records: [NameKey: AdapterRecord] = [:]
     private var namesByID: [Int: NameKey] = [:]
     private var files: [VersionKey: Files] = [:]
+    /// Further names, each of one version.
+    private var aliases: [NameKey: VersionKey] = [:]
+    private var aliasesByVersion: [VersionKey: [NameKey]] = [:]
     private var loading: [VersionKey: LoadTicket] = [:]
     var resident: ResidentSet
 
@@ -63,6 +66,8 @@ struct AdapterTable: Sendable {
         records[key.name]?.versions.first { $0.number == key.number }
     }
 
+    func version(alias: NameKey) -> AdapterVersion? { aliases[alias].flatMap { version($0) } }
+
     func files(_ key: VersionKey) -> Files? { files[key] }
 
     // MARK: Changing
@@ -84,6 +89,15 @@ struct AdapterTable: Sendable {
         files[key] = value
     }
 
+    mutating func setAlias(_ alias: NameKey, _ key: VersionKey) {
+        aliases[alias] = key
+        aliasesByVersion[key, default: []].append(alias)
+    }
+
+    private mutating func removeAliases(of key: VersionKey) {
+        for alias in aliasesByVersion.removeValue(forKey: key) ?? [] { aliases[alias] = nil }
+    }
+
     mutating func quarantine(_ key: VersionKey, _ reason: String?) {
         guard let index = records[key.name]?.versions.firstIndex(where: { $0.number == key.number }) else { return }
         records[key.name]?.versions[index].quarantine = reason
@@ -92,6 +106,7 @@ struct AdapterTable: Sendable {
     /// - Returns: the packed adapters that nothing here holds any more.
     mutating func remove(_ key: VersionKey) -> [Adapter] {
         records[key.name]?.versions.removeAll { $0.number == key.number }
+        removeAliases(of: key)
         files[key] = nil
         loading[key] = nil
         return resident.remove(key)
@@ -102,6 +117,7 @@ struct AdapterTable: Sendable {
         namesByID[record.id] = nil
         for version in record.versions {
             let key = VersionKey(name, version.number)
+            removeAliases(of: key)
             files[key] = nil
             loading[key] = nil
         }

@@ -40,7 +40,7 @@ struct AdapterSettings {
 struct AdapterHome {
     let data: DataDirectory
     private let settings: AdapterSettings
-    private let store: InstructionStore
+    let store: InstructionStore
 
     /// - Throws: `DataDirectoryError`, which says who holds the directory.
     init(_ settings: AdapterSettings) throws {
