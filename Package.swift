@@ -59,7 +59,7 @@ let package = Package(
             name: "graft",
             dependencies: [
                 "OpenAIAPI", "Tuning", "Training", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "HTTPServing", "EventLoops", "ModelStore",
-                "Executors", "TLS", "GGUF", "Kernels", "Observability", "JSON",
+                "Executors", "TLS", "HTTP1", "GGUF", "Kernels", "Observability", "JSON",
                 argumentParser, logging, yams,
             ]),
         // Tests.

@@ -314,7 +314,7 @@ extension HTTPServer {
     private func incoming(_ request: ConnectionMachine.Request, on connection: Connection) -> IncomingRequest {
         IncomingRequest(
             exchange: ExchangeID(connection: connection.serial, sequence: request.sequence), head: request.head.request,
-            path: request.head.path, query: request.head.query.map { PercentDecoding.pairs($0) } ?? [], body: request.body,
+            path: request.head.path, query: request.head.query.map { PercentCoding.pairs($0) } ?? [], body: request.body,
             requestID: request.requestID, receivedAt: .now)
     }
 

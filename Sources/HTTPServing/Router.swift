@@ -66,7 +66,7 @@ public struct Router<Handler: Sendable>: Sendable {
 
     private func find(_ segments: ArraySlice<Substring>, from node: Int, _ values: inout [String]) -> Int? {
         guard let segment = segments.first else { return nodes[node].handlers.isEmpty ? nil : node }
-        guard let text = PercentDecoding.decode(segment) else { return nil }
+        guard let text = PercentCoding.decode(segment) else { return nil }
         if let next = nodes[node].literals[text], let found = find(segments.dropFirst(), from: next, &values) {
             return found
         }

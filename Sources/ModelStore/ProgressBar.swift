@@ -1,4 +1,4 @@
-/// The one line that a terminal shows during a download. A pure function: the caller owns the terminal, the clock and the carriage return.
+/// The one line that a terminal shows while something long goes on. Pure functions: the caller owns the terminal, the clock and the carriage return.
 public enum ProgressBar {
     /// `━━━━━━━━────────  48%  47.2/98.4 MB  23.6 MB/s  0:02 left`
     ///
@@ -15,15 +15,18 @@ public enum ProgressBar {
     ) -> String {
         var fields: [String] = []
         if let fraction {
-            // Rounded down, so that 100% means that it is all there.
-            let percent = Int(min(1, max(0, fraction)) * 100)
-            fields.append(padded("\(percent)%", to: 4))
+            fields.append(percent(fraction))
         }
         fields.append(total.map { amounts(bytes, of: $0) } ?? amount(bytes))
         if let bytesPerSecond { fields.append("\(amount(Int(max(0, bytesPerSecond))))/s") }
         if let secondsLeft, secondsLeft.isFinite { fields.append("\(time(secondsLeft)) left") }
         if let note { fields.append(note) }
+        return line(fraction: fraction, fields: fields, width: width)
+    }
 
+    /// A bar, where there is a fraction, and what is said beside it.
+    /// - Parameter fields: what does not fit is left out from the right.
+    public static func line(fraction: Double?, fields: [String], width: Int = 80) -> String {
         let barWidth = fraction == nil ? 0 : max(0, min(24, width - 20))
         var line = fraction.map { bar($0, width: barWidth) } ?? ""
         var columns = barWidth
@@ -95,7 +98,11 @@ public enum ProgressBar {
         return String(repeating: "━", count: filled) + String(repeating: "─", count: width - filled)
     }
 
-    private static func time(_ seconds: Double) -> String {
+    /// `  48%`: rounded down, so that 100% means that it is all there.
+    public static func percent(_ fraction: Double) -> String { padded("\(Int(min(1, max(0, fraction)) * 100))%", to: 4) }
+
+    /// `0:42`, `1:02:03`
+    public static func time(_ seconds: Double) -> String {
         let whole = Int(min(max(0, seconds), 359_999).rounded(.up))
         let (hours, minutes, rest) = (whole / 3600, whole / 60 % 60, whole % 60)
         let twoDigits = { (number: Int) in number < 10 ? "0\(number)" : "\(number)" }

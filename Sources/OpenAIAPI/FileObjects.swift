@@ -1,3 +1,4 @@
+import HTTP1
 import InstructionStore
 import JSON
 import Training
@@ -84,19 +85,7 @@ enum FileObjects {
 
     /// What tells a browser to save a file under its name (RFC 6266).
     static func disposition(_ name: String) -> String {
-        var plain = "", encoded = ""
-        for byte in name.utf8 {
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "."),
-                UInt8(ascii: "_"), UInt8(ascii: "-"):
-                plain.unicodeScalars.append(Unicode.Scalar(byte))
-                encoded.unicodeScalars.append(Unicode.Scalar(byte))
-            default:
-                plain += "_"
-                let digits = String(byte, radix: 16, uppercase: true)
-                encoded += digits.utf8.count == 1 ? "%0\(digits)" : "%\(digits)"
-            }
-        }
-        return "attachment; filename=\"\(plain)\"" + (plain == name ? "" : "; filename*=UTF-8''\(encoded)")
+        let plain = String(decoding: name.utf8.map { PercentCoding.isPlain($0) ? $0 : UInt8(ascii: "_") }, as: UTF8.self)
+        return "attachment; filename=\"\(plain)\"" + (plain == name ? "" : "; filename*=UTF-8''\(PercentCoding.encode(name))")
     }
 }

@@ -6,8 +6,8 @@ import Tuning
 /// Reads the body of `POST /v1/fine_tuning/jobs`: OpenAI's fields and the extension object `lora`.
 ///
 /// A member that is not known is refused by name, at every level: a job that runs for an hour with a misspelt option would be worse.
-enum JobFields {
-    static func request(_ object: JSONObject) throws(APIError) -> JobRequest {
+package enum JobFields {
+    package static func request(_ object: JSONObject) throws(APIError) -> JobRequest {
         var fields = RequestFields(object)
         guard let model = try fields.string("model", maximumBytes: 1024) else { throw .missing("model", expected: "the name of the model to start from") }
         guard let trainingFile = try fields.string("training_file", maximumBytes: 256) else {

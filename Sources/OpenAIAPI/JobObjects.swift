@@ -4,8 +4,8 @@ import Training
 import Tuning
 
 /// The JSON of fine-tuning jobs, their events and checkpoints, as OpenAI has it; what OpenAI has no place for is in the member `graft`.
-enum JobObjects {
-    static func job(_ job: FineTuningJob) -> JSONValue {
+package enum JobObjects {
+    package static func job(_ job: FineTuningJob) -> JSONValue {
         let hyperparameters = hyperparameters(of: job)
         let method = job.request.method.rawValue
         return [
@@ -67,14 +67,14 @@ enum JobObjects {
         return .object(object)
     }
 
-    static func event(_ event: JobEvent) -> JSONValue {
+    package static func event(_ event: JobEvent) -> JSONValue {
         [
             "object": "fine_tuning.job.event", "id": .string(event.id), "created_at": .integer(Int64(event.createdAt)), "level": .string(event.level.rawValue),
             "message": .string(event.message), "type": .string(event.kind.rawValue), "data": .object(event.data),
         ]
     }
 
-    static func checkpoint(_ checkpoint: JobCheckpoint) -> JSONValue {
+    package static func checkpoint(_ checkpoint: JobCheckpoint) -> JSONValue {
         var metrics: JSONObject = [
             "step": .integer(Int64(checkpoint.step)), "train_loss": .number(checkpoint.trainLoss),
             "train_mean_token_accuracy": .number(checkpoint.trainAccuracy),

@@ -10,7 +10,7 @@ extension JobQueue {
     package func checkNext() -> Turn {
         let waiting: JobRow?
         do throws(InstructionStoreError) {
-            waiting = try store.unfinishedJobs().first { $0.status == JobState.Status.validatingFiles.rawValue }
+            waiting = try workable().first { $0.status == JobState.Status.validatingFiles.rawValue }
         } catch {
             notice("-", error.message)
             return .storageLost
@@ -53,7 +53,7 @@ extension JobQueue {
     package func runNext() -> Turn {
         let ready: [JobRow]
         do throws(InstructionStoreError) {
-            ready = try store.unfinishedJobs()
+            ready = try workable()
         } catch {
             notice("-", error.message)
             return .storageLost

@@ -36,6 +36,8 @@ public final class JobQueue: TuningService {
         var observers: [String: [Int: @Sendable () -> Void]] = [:]
         var lastObserver = 0
         var threads: [NamedThread] = []
+        /// The one job that is worked on; `nil`: all.
+        var only: String?
     }
 
     let store: InstructionStore
@@ -100,7 +102,9 @@ public final class JobQueue: TuningService {
     // MARK: Threads
 
     /// Starts working on what is queued. Once.
-    public func start() {
+    /// - Parameter only: works on this job and leaves all others as they are.
+    public func start(only: String? = nil) {
+        state.withLock { $0.only = only }
         let niceness = Int32(clamping: configuration.niceness)
         let threads = [
             NamedThread(name: "graft-tuning", niceness: niceness) { [self] in loop(runs) { self.runNext() } },
@@ -151,6 +155,12 @@ public final class JobQueue: TuningService {
     func wake() {
         runs.ring()
         checks.ring()
+    }
+
+    /// The jobs that this queue may work on, first to last.
+    func workable() throws(InstructionStoreError) -> [JobRow] {
+        let only = state.withLock { $0.only }
+        return try store.unfinishedJobs().filter { only == nil || $0.id == only }
     }
 
     // MARK: Rows

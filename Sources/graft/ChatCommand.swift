@@ -22,6 +22,7 @@ struct ChatCommand: AsyncParsableCommand {
 
     @Option(help: ArgumentHelp("The system message. Default: what the template itself says.", valueName: "text"))
     var system: String?
+    @OptionGroup var adapter: ChosenAdapter
     @OptionGroup var options: ModelOptions
     @OptionGroup var sampling: SamplingOptions
 
@@ -29,18 +30,20 @@ struct ChatCommand: AsyncParsableCommand {
         var (_, settings) = try options.engineSettings()
         settings.maxSequences = 1
         if Terminal.isInteractive { writeAll("loading \(TerminalText.oneLine(settings.model))…", to: STDOUT_FILENO) }
-        let prepared = Result { try PreparedModel(settings) }
+        let prepared = Result { try PreparedModel(settings, options, adapter: adapter) }
         if Terminal.isInteractive { writeAll("\r\u{1B}[K", to: STDOUT_FILENO) }
         let (model, engine) = try (prepared.get().served, prepared.get().engine)
-        let prompts = ChatPrompts(model: model, sampling: sampling.parameters, maxTokens: sampling.maxTokens)
+        var prompts = ChatPrompts(model: model, sampling: sampling.parameters, maxTokens: sampling.maxTokens)
+        prompts.adapters = try prepared.get().adapters
         let kind = model.chatTemplate == nil ? ", a base model without template" : ""
-        let banner = "\(model.name)\(kind) · context \(model.contextLength) tokens · /help"
-        let system = system
+        let tuned = adapter.adapter.map { " with \(TerminalText.oneLine($0))" } ?? ""
+        let banner = "\(model.name)\(kind)\(tuned) · context \(model.contextLength) tokens · /help"
+        let (system, chatPrompts) = (system, prompts)
         // The loop blocks while it waits, which a thread of Swift's own pool must not.
         let thread = ThreadExecutor(name: "graft-chat")
         let outcome: Result<Void, any Error> = await withCheckedContinuation { continuation in
             thread.execute {
-                continuation.resume(returning: Result { try ChatLoop(engine: engine, prompts: prompts, system: system).run(banner: banner) })
+                continuation.resume(returning: Result { try ChatLoop(engine: engine, prompts: chatPrompts, system: system).run(banner: banner) })
             }
         }
         thread.shutdown()

@@ -30,6 +30,7 @@ struct GenerateCommand: AsyncParsableCommand {
     var stop: [String] = []
     @Flag(help: "Print one JSON object with the answer, why it ended, and what it took.")
     var json = false
+    @OptionGroup var adapter: ChosenAdapter
     @OptionGroup var options: ModelOptions
     @OptionGroup var sampling: SamplingOptions
 
@@ -46,8 +47,9 @@ struct GenerateCommand: AsyncParsableCommand {
         let text = try promptText()
         var (_, settings) = try options.engineSettings()
         settings.maxSequences = 1
-        let model = try PreparedModel(settings)
-        let prompts = ChatPrompts(model: model.served, sampling: sampling.parameters, maxTokens: sampling.maxTokens, stop: stop)
+        let model = try PreparedModel(settings, options, adapter: adapter)
+        var prompts = ChatPrompts(model: model.served, sampling: sampling.parameters, maxTokens: sampling.maxTokens, stop: stop)
+        prompts.adapters = model.adapters
         let request: GenerationRequest
         do {
             request = try raw ? prompts.request(continuing: text) : prompts.request(Conversation(system: system, question: text).messages)

@@ -14,7 +14,10 @@ struct Graft: AsyncParsableCommand {
             done, 1 failed, 2 wrong usage.
             """,
         version: "graft \(Version.current)",
-        subcommands: [ServeCommand.self, ChatCommand.self, GenerateCommand.self, PullCommand.self, AdaptersCommand.self, InspectCommand.self, BenchCommand.self])
+        subcommands: [
+            ServeCommand.self, ChatCommand.self, GenerateCommand.self, TuneCommand.self, JobsCommand.self, AdaptersCommand.self, PullCommand.self,
+            InspectCommand.self, BenchCommand.self,
+        ])
 
     static func main() async {
         do {

@@ -50,6 +50,9 @@ struct LoadedModel {
         }
     }
 
+    /// How conversations become tokens.
+    func encoder() throws -> ConversationEncoder { ConversationEncoder(tokenizer: try tokenizer(), chatTemplate: try chatTemplate()) }
+
     /// Bytes of keys and values that the engine may come to hold.
     func cacheBytes(_ settings: EngineSettings) -> Int {
         let c = model.configuration

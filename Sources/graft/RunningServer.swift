@@ -1,4 +1,5 @@
 import Glibc
+import HTTP1
 import JSON
 
 /// The server that holds the data directory, asked over HTTP from this machine: one request, one connection.
@@ -39,6 +40,22 @@ struct RunningServer {
             throw CommandError("the server at \(address) closed the connection without an answer\(failure.map { " (\($0))" } ?? ""); its log may say why")
         }
         return try RunningServer.parse(answer, from: address)
+    }
+
+    /// - Throws: the server's own words for whatever it refuses.
+    func checked(_ method: String, _ path: String, contentType: String? = nil, body: [UInt8] = []) throws -> Response {
+        let response = try request(method, path, contentType: contentType, body: body)
+        guard response.status >= 300 else { return response }
+        let message = (try? response.json())?["error"]?["message"]?.string ?? "status \(response.status)"
+        throw CommandError("\(message) (the server at \(address) answered)")
+    }
+
+    func json(_ method: String, _ path: String, body: JSONValue? = nil) throws -> JSONValue {
+        try checked(method, path, contentType: body == nil ? nil : "application/json", body: body?.serialized() ?? []).json()
+    }
+
+    func json(_ method: String, _ path: String, form: MultipartForm) throws -> JSONValue {
+        try checked(method, path, contentType: form.contentType, body: form.body).json()
     }
 
     private func connect() throws -> Int32 {
@@ -109,5 +126,42 @@ struct RunningServer {
     private static func firstIndex(of pattern: [UInt8], in bytes: [UInt8]) -> Int? {
         guard bytes.count >= pattern.count else { return nil }
         return (0...bytes.count - pattern.count).first { bytes[$0..<$0 + pattern.count].elementsEqual(pattern) }
+    }
+}
+
+/// A form of fields and files (RFC 7578).
+struct MultipartForm {
+    struct Part {
+        var name: String
+        var filename: String?
+        var bytes: [UInt8]
+
+        init(_ name: String, _ text: String) {
+            self.name = name
+            bytes = Array(text.utf8)
+        }
+
+        /// - Parameter filename: without quotes, line ends and folders.
+        init(_ name: String, filename: String, _ bytes: [UInt8]) {
+            self.name = name
+            self.filename = filename
+            self.bytes = bytes
+        }
+    }
+
+    let contentType: String
+    let body: [UInt8]
+
+    init(_ parts: [Part]) {
+        let boundary = "graft-" + String(UInt64.random(in: .min ... .max), radix: 36)
+        var body: [UInt8] = []
+        for part in parts {
+            let filename = part.filename.map { "; filename=\"\($0)\"" } ?? ""
+            body += Array("--\(boundary)\r\ncontent-disposition: form-data; name=\"\(part.name)\"\(filename)\r\n\r\n".utf8)
+            body += part.bytes
+            body += Array("\r\n".utf8)
+        }
+        contentType = "multipart/form-data; boundary=\(boundary)"
+        self.body = body + Array("--\(boundary)--\r\n".utf8)
     }
 }

@@ -77,14 +77,17 @@ import Testing
         #expect(ServerSentEvent.keepAlive == Array(":\n\n".utf8))
     }
 
-    @Test func percentDecoding() {
-        #expect(PercentDecoding.decode("a%20b%2Fc") == "a b/c")
-        #expect(PercentDecoding.decode("%C3%A9") == "é")
-        #expect(PercentDecoding.decode("a+b") == "a+b")
-        #expect(PercentDecoding.decode("a+b", plusIsSpace: true) == "a b")
-        #expect(PercentDecoding.decode("plain") == "plain")
-        for wrong in ["%", "%2", "%zz", "a%4"] { #expect(PercentDecoding.decode(wrong) == nil) }
-        let pairs = PercentDecoding.pairs("limit=20&after=a%26b&&empty=&flag&metadata%5Bk%5D=v=w&bad=%zz")
+    @Test func percentCoding() {
+        #expect(PercentCoding.decode("a%20b%2Fc") == "a b/c")
+        #expect(PercentCoding.decode("%C3%A9") == "é")
+        #expect(PercentCoding.decode("a+b") == "a+b")
+        #expect(PercentCoding.decode("a+b", plusIsSpace: true) == "a b")
+        #expect(PercentCoding.decode("plain") == "plain")
+        for wrong in ["%", "%2", "%zz", "a%4"] { #expect(PercentCoding.decode(wrong) == nil) }
+        #expect(PercentCoding.encode("support-bot_2.x") == "support-bot_2.x")
+        #expect(PercentCoding.encode("é @3/\"%\r\n") == "%C3%A9%20%403%2F%22%25%0D%0A")
+        #expect(PercentCoding.decode(PercentCoding.encode("any thing: é\u{0}")) == "any thing: é\u{0}")
+        let pairs = PercentCoding.pairs("limit=20&after=a%26b&&empty=&flag&metadata%5Bk%5D=v=w&bad=%zz")
         #expect(pairs.map(\.name) == ["limit", "after", "empty", "flag", "metadata[k]", "bad"])
         #expect(pairs.map(\.value) == ["20", "a&b", "", "", "v=w", "%zz"])
     }

@@ -400,6 +400,15 @@ struct JobInterruptionTests {
         #expect(order.withLock { $0 } == ids)
     }
 
+    @Test func theQueueCanBeStartedForOneJob() throws {
+        let fixture = try TuningFixture()
+        let others = [try fixture.create { $0.suffix = "a" }], wanted = try fixture.create { $0.suffix = "b" }
+        fixture.queue.start(only: wanted)
+        #expect(try end(of: wanted, in: fixture).status == .succeeded)
+        fixture.queue.shutdown()
+        for id in others { #expect(try fixture.job(id).status == .validatingFiles) }
+    }
+
     @Test func shuttingDownKeepsWhatIsDone() throws {
         let (expected, _) = try undisturbed()
         let fixture = try TuningFixture()

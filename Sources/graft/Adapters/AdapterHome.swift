@@ -49,6 +49,9 @@ struct AdapterHome {
         store = try InstructionStore(directory: data)
     }
 
+    /// Where unfinished jobs keep their snapshots.
+    var jobsDirectory: String { "\(data.path)/jobs" }
+
     func registry(base: AdapterBase) throws -> AdapterRegistry {
         try AdapterRegistry(
             directory: settings.directory, store: store, base: base, budgetBytes: settings.budgetBytes,
@@ -69,7 +72,7 @@ func openAdapters(_ options: AdapterOptions) throws -> any AdapterOperations {
 }
 
 /// What adapters belong to, from the model file's header alone.
-private func adapterBase(_ settings: EngineSettings) throws -> AdapterBase {
+func adapterBase(_ settings: EngineSettings) throws -> AdapterBase {
     let resolved = try findModel(settings.model, in: settings.modelsDirectory)
     let file = try GGUFFile(path: resolved.path)
     let configuration: ModelConfiguration

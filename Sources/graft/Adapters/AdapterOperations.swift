@@ -1,4 +1,5 @@
 import Adapters
+import HTTP1
 import InstructionStore
 import JSON
 import OpenAIAPI
@@ -75,30 +76,21 @@ struct LocalAdapters: AdapterOperations {
 struct RemoteAdapters: AdapterOperations {
     let server: RunningServer
 
-    func list() throws -> [JSONValue] { try json(server.request("GET", "/v1/adapters"))["data"]?.array ?? [] }
-    func show(_ name: String) throws -> JSONValue { try json(server.request("GET", path(name))) }
+    func list() throws -> [JSONValue] { try server.json("GET", "/v1/adapters")["data"]?.array ?? [] }
+    func show(_ name: String) throws -> JSONValue { try server.json("GET", path(name)) }
 
     func publish(_ files: [ExportedAdapter.File], as name: String, promote: Bool) throws -> JSONValue {
         // The server tells formats by content; here only the names of the form's fields are chosen.
-        let boundary = "graft-" + String(UInt64.random(in: .min ... .max), radix: 36)
-        var body: [UInt8] = []
-        func add(_ field: String, filename: String? = nil, _ bytes: [UInt8]) {
-            body += Array("--\(boundary)\r\ncontent-disposition: form-data; name=\"\(field)\"\(filename.map { "; filename=\"\($0)\"" } ?? "")\r\n\r\n".utf8)
-            body += bytes
-            body += Array("\r\n".utf8)
-        }
-        add("name", Array(name.utf8))
-        add("promote", Array("\(promote)".utf8))
+        var parts = [MultipartForm.Part("name", name), MultipartForm.Part("promote", "\(promote)")]
         for file in files {
             let field = if files.count > 1 { file.name.hasSuffix(".json") ? "adapter_config" : "adapter_model" } else { file.bytes.starts(with: Array("GGUF".utf8)) ? "gguf" : "archive" }
-            add(field, filename: field, file.bytes)
+            parts.append(MultipartForm.Part(field, filename: field, file.bytes))
         }
-        body += Array("--\(boundary)--\r\n".utf8)
-        return try json(server.request("POST", "/v1/adapters", contentType: "multipart/form-data; boundary=\(boundary)", body: body))
+        return try server.json("POST", "/v1/adapters", form: MultipartForm(parts))
     }
 
     func export(_ reference: AdapterReference, as format: AdapterFormat) throws -> [ExportedAdapter.File] {
-        let response = try checked(server.request("GET", path(reference.description) + "/export?format=\(format.rawValue)"))
+        let response = try server.checked("GET", path(reference.description) + "/export?format=\(format.rawValue)")
         guard format == .peft else { return [ExportedAdapter.File(name: reference.name + ".gguf", bytes: response.body)] }
         let files = try AdapterArchive.read(response.body)
         return [
@@ -115,19 +107,9 @@ struct RemoteAdapters: AdapterOperations {
 
     func rollback(_ name: String) throws -> JSONValue { try post(path(name) + "/rollback", [:]) }
     func setPinned(_ name: String, _ isPinned: Bool) throws -> JSONValue { try post(path(name) + "/pin", ["pinned": .bool(isPinned)]) }
-    func delete(_ reference: AdapterReference) throws { _ = try checked(server.request("DELETE", path(reference.description))) }
+    func delete(_ reference: AdapterReference) throws { _ = try server.checked("DELETE", path(reference.description)) }
 
-    private func path(_ name: String) -> String { "/v1/adapters/" + name.replacing("@", with: "%40") }
+    private func path(_ name: String) -> String { "/v1/adapters/" + PercentCoding.encode(name) }
 
-    private func post(_ path: String, _ body: JSONValue) throws -> JSONValue {
-        try json(server.request("POST", path, contentType: "application/json", body: body.serialized()))
-    }
-
-    private func json(_ response: RunningServer.Response) throws -> JSONValue { try checked(response).json() }
-
-    private func checked(_ response: RunningServer.Response) throws -> RunningServer.Response {
-        guard response.status >= 300 else { return response }
-        let message = (try? response.json())?["error"]?["message"]?.string ?? "status \(response.status)"
-        throw CommandError("\(message) (the server at \(server.address) answered)")
-    }
+    private func post(_ path: String, _ body: JSONValue) throws -> JSONValue { try server.json("POST", path, body: body) }
 }

@@ -1,4 +1,5 @@
 import Inference
+import Modeling
 import OpenAIAPI
 import Tokenization
 
@@ -8,6 +9,7 @@ struct ChatPrompts: Sendable {
     let sampling: SamplingParameters
     let maxTokens: Int?
     var stop: [String] = []
+    var adapters = AdapterSet.none
 
     /// The prompt and one token of an answer do not fit.
     struct Overflow: Error {
@@ -37,6 +39,7 @@ struct ChatPrompts: Sendable {
         request.sampling = sampling
         request.maxTokens = maxTokens.map { min($0, model.contextLength - tokens.count) }
         request.stop = stop
+        request.adapters = adapters
         request.modelName = model.name
         return request
     }

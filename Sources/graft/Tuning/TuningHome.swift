@@ -46,7 +46,7 @@ struct TuningSettings {
         home: AdapterHome, loaded: LoadedModel, encoder: ConversationEncoder, adapters: AdapterRegistry, files: FileStore, turnstile: ComputeTurnstile, reserved: Int,
         notice: @escaping @Sendable (_ job: String, _ message: String) -> Void
     ) throws -> JobQueue {
-        var configuration = TuningConfiguration(directory: "\(home.data.path)/jobs")
+        var configuration = TuningConfiguration(directory: home.jobsDirectory)
         configure(&configuration)
         configuration.defaults.precision = precision ?? Trainer.fastestPrecision(loaded.variant)
         // A tenth is left to the system.

@@ -1,0 +1,41 @@
+import Adapters
+import ArgumentParser
+import Modeling
+import TLS
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+/// `--adapter` of the commands that answer in this process.
+struct ChosenAdapter: ParsableArguments {
+    @Option(help: ArgumentHelp("Answer with this adapter: NAME, NAME@3, NAME@latest, a PEFT directory, a .gguf or a .tar file.", valueName: "name|path"))
+    var adapter: String?
+
+    /// Reads and packs it; none gives the bare model. A name is looked up in the data directory, or asked of the server that holds it.
+    func set(for loaded: LoadedModel, _ options: ModelOptions, _ numerics: Numerics) throws -> AdapterSet {
+        guard let adapter else { return .none }
+        let files: [ExportedAdapter.File]
+        if access(adapter, F_OK) == 0 {
+            files = try readAdapterFiles(at: adapter)
+        } else {
+            guard let reference = AdapterReference(adapter) else {
+                throw CommandError("\(TerminalText.oneLine(adapter)) is not there; expected the path of an adapter, or NAME, NAME@3 or NAME@latest")
+            }
+            var adapters = AdapterOptions()
+            adapters.model = options.model
+            adapters.config = options.config
+            adapters.json = false
+            files = try openAdapters(adapters).export(reference, as: .peft)
+        }
+        let content = try AdapterContent.read(files, base: loaded.model.configuration).content
+        let digest = hexadecimal(SHA256Digest.of(files.flatMap(\.bytes)))
+        do {
+            return AdapterSet([(
+                try Adapter(name: adapter, version: 0, digest: digest, configuration: loaded.model.configuration, numerics: numerics, pairs: content.pairs), 1
+            )])
+        } catch {
+            throw CommandError("\(TerminalText.oneLine(adapter)): \(error)")
+        }
+    }
+}
