@@ -62,7 +62,8 @@ public final class TrainingCompute {
             if isInterrupted() { throw TrainingInterrupted() }
             // The first unit of an operation measures it.
             let fitting = rates[operation].map { Int(unitSeconds * $0 / work) } ?? pool.threadCount
-            let count = min(max(fitting, pool.threadCount), items - next)
+            // Whole rounds of all threads, so that none waits for the others.
+            let count = min(max(fitting / pool.threadCount, 1) * pool.threadCount, items - next)
             var unit = Unit(job: job, context: nil, first: next)
             var seconds = 0.0
             turnstile.train {
@@ -154,9 +155,19 @@ public final class TrainingCompute {
         job.ldc = Int64(output.floatStride)
         job.rows = Int64(rows)
         job.columns = Int64(columns)
-        job.row_block = Int64(splitsRows ? max(96, (rows + 4 * pool.threadCount - 1) / (4 * pool.threadCount)) : max(rows, 1))
+        let isOwn = kernels.pointee.multiplies_float32 != 0, threads = pool.threadCount
+        if terms[0].input.type == .float32 {
+            // The library cuts its work itself; our own products want rows whose numbers stay in the second-level cache.
+            let tiles = (columns + 63) / 64, blocks = (tiles + 3) / 4
+            job.column_block = isOwn ? Int64((tiles + blocks - 1) / blocks * 64) : Int64(GRAFT_LIBRARY_COLUMNS)
+            let most = isOwn ? 256 : splitsRows ? max(96, (rows + 4 * threads - 1) / (4 * threads)) : max(rows, 1)
+            job.row_block = Int64(isOwn ? min(most, max(48, (rows * blocks + 2 * threads - 1) / (2 * threads))) : most)
+        } else {
+            job.column_block = 64
+            job.row_block = Int64(splitsRows ? max(96, (rows + 4 * threads - 1) / (4 * threads)) : max(rows, 1))
+        }
         job.kernels = variant.table
-        job.sgemm = matrixProduct
+        job.sgemm = isOwn ? nil : matrixProduct
         job.scratch = scratch.base.assumingMemoryBound(to: UInt8.self)
         try run(.product, kernels.pointee.product, &job, items: Int(graft_product_items(&job)), work: graft_product_item_work(&job))
         withExtendedLifetime((terms, output, bias)) {}

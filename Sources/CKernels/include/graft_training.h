@@ -2,7 +2,7 @@
 //
 // Rows are tokens of one or several examples, side by side. Frozen weights are read from the panels that serving uses, a tile at a time: a tile is
 // expanded into memory of the thread that needs it, multiplied with all rows, and forgotten. Two precisions:
-//   float32   products by an sgemm that the caller brings (OpenBLAS)
+//   float32   products by our own kernels where they are faster (AVX-512), elsewhere by an sgemm that the caller brings (OpenBLAS)
 //   bfloat16  products of bfloat16 with float32 sums by our own kernels; norms, softmax, losses, adapters and their gradients stay float32
 // Every item of a job writes memory of its own, and its operations are fixed, whoever runs it: equal inputs give equal bits for any number of threads.
 // The variants of one instruction set differ from another's by rounding only.
@@ -43,10 +43,10 @@ typedef struct {
     int64_t ldb;
 } graft_term;
 
-enum { GRAFT_TERMS = 8 };
+enum { GRAFT_TERMS = 8, GRAFT_LIBRARY_COLUMNS = 128 };
 
-// c [rows][columns] = Σ terms (+ bias) (+ c). All a's are of one type, which decides the precision. With bfloat16, columns of c up to the next multiple
-// of 16 are written to.
+// c [rows][columns] = Σ terms (+ bias) (+ c). All a's are of one type, which decides the precision. Columns of c up to the next
+// multiple of 16 are written to.
 typedef struct {
     graft_term terms[GRAFT_TERMS];
     int32_t term_count;
@@ -55,14 +55,15 @@ typedef struct {
     float *c;
     int64_t ldc;
     int64_t rows, columns;
-    int64_t row_block;  // rows of one item
+    int64_t row_block;     // rows of one item
+    int64_t column_block;  // columns of one item: a multiple of 64; with sgemm at most GRAFT_LIBRARY_COLUMNS
     const graft_kernels *kernels;  // expands panels
-    graft_sgemm sgemm;             // float32 only
+    graft_sgemm sgemm;             // float32 only; NULL: our own kernels
     uint8_t *scratch;              // graft_product_scratch() bytes for each thread
 } graft_product;
 
 int64_t graft_product_scratch(void);
-// Items: tiles of columns × blocks of rows.
+// Items: blocks of columns × blocks of rows.
 int64_t graft_product_items(const graft_product *p);
 // Multiply-adds of an item, about.
 double graft_product_item_work(const graft_product *p);
@@ -237,6 +238,7 @@ typedef struct {
 typedef struct {
     const char *name;
     int32_t multiplies_bfloat16;  // in hardware
+    int32_t multiplies_float32;   // faster than a library would
     graft_job product, outer, norm, norm_backward, gate, gate_backward, rope, rope_backward, attention, attention_backward, loss, copy, dropout, noise, adamw, squares;
 } graft_training_kernels;
 

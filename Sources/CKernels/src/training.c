@@ -21,21 +21,19 @@ const graft_training_kernels *graft_training_kernels_for(const graft_kernels *ke
     return graft_training_generic;
 }
 
-enum { TILE = 64, WIDE_TILE = 128, WIDE_BLOCK = 384 };
+enum { LIBRARY_BLOCK = 384 };
 
-// The larger of the two: a block of float32 with one expanded panel, and a block of pairs.
-int64_t graft_product_scratch(void) { return (WIDE_BLOCK * WIDE_TILE + WIDE_BLOCK * 16) * 4; }
-
-static int64_t tile_of(const graft_product *p) { return p->terms[0].a.type == GRAFT_ROWS_BF16 ? TILE : WIDE_TILE; }
+// The largest: a block for the library with one expanded panel. Our own are 32 KB.
+int64_t graft_product_scratch(void) { return (LIBRARY_BLOCK * GRAFT_LIBRARY_COLUMNS + LIBRARY_BLOCK * 16) * 4; }
 
 int64_t graft_product_items(const graft_product *p) {
-    return (p->columns + tile_of(p) - 1) / tile_of(p) * ((p->rows + p->row_block - 1) / p->row_block);
+    return (p->columns + p->column_block - 1) / p->column_block * ((p->rows + p->row_block - 1) / p->row_block);
 }
 
 double graft_product_item_work(const graft_product *p) {
     double places = 0;
     for (int i = 0; i < p->term_count; i++) places += (double)p->terms[i].k;
-    const int64_t columns = p->columns < tile_of(p) ? p->columns : tile_of(p), rows = p->rows < p->row_block ? p->rows : p->row_block;
+    const int64_t columns = p->columns < p->column_block ? p->columns : p->column_block, rows = p->rows < p->row_block ? p->rows : p->row_block;
     return places * (double)columns * (double)rows;
 }
 

@@ -1,5 +1,5 @@
 // One variant's training kernels. Its source file sets the target features and defines VARIANT, VARIANT_NAME, MULTIPLIES_BFLOAT16,
-// MICRO_ROWS and MICRO_VECTORS (the register tile of products), dot_pair and transpose_pairs, after including vectors.h.
+// MULTIPLIES_FLOAT32 (whether its own products of float32 are fast), MICRO_ROWS and MICRO_VECTORS (the register tile of products), dot_pair and transpose_pairs, after including vectors.h.
 #ifndef VARIANT
 #error "include through a variant's source file"
 #endif
@@ -12,7 +12,7 @@ typedef uint16_t v16h __attribute__((vector_size(32)));
 typedef uint32_t v16w __attribute__((vector_size(64)));
 
 // Columns of a tile, and how much of the contraction is expanded at once: a bfloat16 block lies in the first-level cache while all rows pass over it.
-enum { TILE = 64, BLOCK_PAIRS = 128, WIDE_TILE = 128, WIDE_BLOCK = 384 };
+enum { TILE = 64, BLOCK_PAIRS = 128, BLOCK_FLOATS = 64, STRETCH_FLOATS = 6 * BLOCK_FLOATS, WIDE_TILE = GRAFT_LIBRARY_COLUMNS, WIDE_BLOCK = 384 };
 
 // ------------------------------------------------------------------------------------------------------------- typed rows
 
@@ -47,33 +47,42 @@ ALWAYS_INLINE void store_row(const graft_rows *rows, int64_t r, int64_t i, v16f 
 // How a product begins: without what c holds, and with the bias.
 enum { START_EMPTY = 1, START_BIAS = 2 };
 
-// c [rows][vectors · 16] (+)= a b over `pairs` pairs of bfloat16; b [pairs][TILE][2].
-ALWAYS_INLINE void micro_tile(const int rows, const int vectors, const uint8_t *a, int64_t a_stride, const uint16_t *b, int64_t pairs, float *c, int64_t ldc,
-                              int start, const float *bias) {
+// c [rows][vectors · 16] (+)= a b over `places` of the contraction, b of TILE columns. Either pairs of bfloat16, a place being two of them:
+// a [rows][places][2], b [places][TILE][2]; or float32: a [rows][places], b [places][TILE].
+ALWAYS_INLINE void micro_tile(const int type, const int rows, const int vectors, const uint8_t *a, int64_t a_stride, const uint8_t *b, int64_t places, float *c,
+                              int64_t ldc, int start, const float *bias) {
     v16f sum[MICRO_ROWS][MICRO_VECTORS];
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) {
             sum[r][v] = start & START_EMPTY ? splat(0) : load16(c + r * ldc + 16 * v);
             if (start & START_BIAS) sum[r][v] = sum[r][v] + load16(bias + 16 * v);
         }
-    for (int64_t p = 0; p < pairs; p++) {
+    for (int64_t p = 0; p < places; p++) {
         v16w right[MICRO_VECTORS];
-        for (int v = 0; v < vectors; v++) memcpy(&right[v], b + p * TILE * 2 + 32 * v, sizeof right[v]);
+        for (int v = 0; v < vectors; v++) memcpy(&right[v], b + (p * TILE + 16 * v) * 4, sizeof right[v]);
         for (int r = 0; r < rows; r++) {
             uint32_t left;
             memcpy(&left, a + r * a_stride + 4 * p, sizeof left);
-            for (int v = 0; v < vectors; v++) sum[r][v] = dot_pair(sum[r][v], left, right[v]);
+            for (int v = 0; v < vectors; v++) {
+                if (type == GRAFT_ROWS_BF16) {
+                    sum[r][v] = dot_pair(sum[r][v], left, right[v]);
+                } else {
+                    v16f factor;
+                    memcpy(&factor, &right[v], sizeof factor);
+                    sum[r][v] = fma16(factor, splat(float_of_bits(left)), sum[r][v]);
+                }
+            }
         }
     }
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < vectors; v++) store16(c + r * ldc + 16 * v, sum[r][v]);
 }
 
-#define MICRO_CASE(R, V)                                                          \
-    case (R) * 8 + (V): micro_tile(R, V, a, a_stride, b, pairs, c, ldc, start, bias); break;
+#define MICRO_CASE(R, V)                                                                    \
+    case (R) * 8 + (V): micro_tile(type, R, V, a, a_stride, b, places, c, ldc, start, bias); break;
 
-ALWAYS_INLINE void micro(int rows, int vectors, const uint8_t *a, int64_t a_stride, const uint16_t *b, int64_t pairs, float *c, int64_t ldc, int start,
-                         const float *bias) {
+ALWAYS_INLINE void micro(const int type, int rows, int vectors, const uint8_t *a, int64_t a_stride, const uint8_t *b, int64_t places, float *c, int64_t ldc,
+                         int start, const float *bias) {
     switch (rows * 8 + vectors) {
 #if MICRO_ROWS == 6
         MICRO_CASE(6, 4) MICRO_CASE(6, 3) MICRO_CASE(6, 2) MICRO_CASE(6, 1)
@@ -139,30 +148,102 @@ static void NAME(pack_pairs)(const graft_product *p, const graft_term *term, int
     }
 }
 
-static void NAME(product_pairs)(const graft_product *p, int64_t column, int64_t row, int64_t rows, uint8_t *scratch) {
-    uint16_t *b = (uint16_t *)scratch;
-    const int64_t left = p->columns - column;
-    const int vectors = left >= TILE ? TILE / 16 : (int)((left + 15) / 16);
-    // The bias of a last, partial vector is read through a copy.
-    _Alignas(64) float bias[TILE] = {};
-    if (p->bias) memcpy(bias, p->bias + column, (size_t)(left < TILE ? left : TILE) * sizeof(float));
-    int start = (p->accumulate ? 0 : START_EMPTY) | (p->bias ? START_BIAS : 0);
-    for (int i = 0; i < p->term_count; i++) {
-        const graft_term *term = &p->terms[i];
-        for (int64_t k = 0; k < term->k; k += 2 * BLOCK_PAIRS) {
-            const int64_t end = term->k - k < 2 * BLOCK_PAIRS ? term->k : k + 2 * BLOCK_PAIRS, pairs = (end - k + 1) / 2;
-            for (int v = 0; v < vectors; v++) NAME(pack_pairs)(p, term, column + 16 * v, k, end, b + 32 * v);
-            for (int first = 0; first < vectors; first += MICRO_VECTORS) {
-                const int count = vectors - first < MICRO_VECTORS ? vectors - first : MICRO_VECTORS;
-                for (int64_t r = row; r < row + rows; r += MICRO_ROWS) {
-                    const int64_t left_rows = row + rows - r;
-                    micro(left_rows < MICRO_ROWS ? (int)left_rows : MICRO_ROWS, count, term->a.data + r * term->a.stride + 2 * k, term->a.stride, b + 32 * first,
-                          pairs, p->c + r * p->ldc + column + 16 * first, p->ldc, start, bias + 16 * first);
-                }
-            }
-            start = 0;
+#define RIFFLE_LOW 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23
+#define RIFFLE_HIGH 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31
+
+// dst [row][TILE] = scale · v [column][row] for 16 columns and up to 16 rows. A riffle of lines i and i + 8 moves the highest bit of a line's number to the
+// end of the place's, and the place's highest to the end of the line's: four of them exchange the two.
+ALWAYS_INLINE void transpose_floats(const float (*v)[16], v16f scale, float *dst, int64_t rows) {
+    v16f lines[16], next[16];
+    for (int i = 0; i < 16; i++) lines[i] = load16(v[i]) * scale;
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < 8; i++) {
+            next[2 * i] = __builtin_shufflevector(lines[i], lines[i + 8], RIFFLE_LOW);
+            next[2 * i + 1] = __builtin_shufflevector(lines[i], lines[i + 8], RIFFLE_HIGH);
+        }
+        memcpy(lines, next, sizeof lines);
+    }
+    for (int64_t r = 0; r < rows; r++) store16(dst + r * TILE, lines[r]);
+}
+
+// The same as pack_pairs for float32: b [place][TILE].
+static void NAME(pack_floats)(const graft_product *p, const graft_term *term, int64_t n, int64_t k, int64_t end, float *b) {
+    const v16f scale = splat(term->scale);
+    const int64_t columns = p->columns - n < 16 ? p->columns - n : 16;
+    _Alignas(64) float v[BLOCK_FLOATS][16];
+    switch (term->operand) {
+    case GRAFT_OPERAND_PANELS: {
+        const int64_t stop = (end + 15) / 16 * 16;
+        p->kernels->expand_panel(&term->w, n / 16, k, stop < term->w.cols ? stop : term->w.cols, v[0]);
+        for (int64_t i = 0; i < end - k; i++) store16(b + i * TILE, load16(v[i]) * scale);
+        break;
+    }
+    case GRAFT_OPERAND_PANELS_TRANSPOSED:
+        for (int64_t row = k; row < end; row += 16) {
+            p->kernels->expand_panel(&term->w, row / 16, n, n + 16, v[0]);
+            transpose_floats(v, scale, b + (row - k) * TILE, end - row < 16 ? end - row : 16);
+        }
+        break;
+    case GRAFT_OPERAND_ROWS:
+        for (int64_t i = 0; i < end - k; i += 16) {
+            const int64_t places = end - k - i < 16 ? end - k - i : 16;
+            memset(v, 0, 16 * sizeof v[0]);
+            for (int64_t c = 0; c < columns; c++) memcpy(v[c], term->b + (n + c) * term->ldb + k + i, (size_t)places * sizeof(float));
+            transpose_floats(v, scale, b + i * TILE, places);
+        }
+        break;
+    default:
+        for (int64_t i = 0; i < end - k; i++) {
+            _Alignas(64) float line[16] = {};
+            memcpy(line, term->b + (k + i) * term->ldb + n, (size_t)columns * sizeof(float));
+            store16(b + i * TILE, load16(line) * scale);
         }
     }
+}
+
+// `columns` columns for `rows` rows. A block of the right side is brought into order for one tile of columns, and all rows pass over it. With float32 a
+// stretch of the contraction is done for all tiles before the next one begins: the rows' part of it stays in the second-level cache meanwhile.
+ALWAYS_INLINE void product_block(const int type, const graft_product *p, int64_t column, int64_t columns, int64_t row, int64_t rows, uint8_t *b) {
+    const int64_t block = type == GRAFT_ROWS_BF16 ? 2 * BLOCK_PAIRS : BLOCK_FLOATS;
+    for (int i = 0; i < p->term_count; i++) {
+        const graft_term *term = &p->terms[i];
+        const int64_t stretch = type == GRAFT_ROWS_BF16 ? term->k : STRETCH_FLOATS;
+        for (int64_t from = 0; from < term->k; from += stretch) {
+            const int64_t to = term->k - from < stretch ? term->k : from + stretch;
+            for (int64_t n = column; n < column + columns; n += TILE) {
+                const int64_t left = p->columns - n;
+                const int vectors = left >= TILE ? TILE / 16 : (int)((left + 15) / 16);
+                // The bias of a last, partial vector is read through a copy.
+                _Alignas(64) float bias[TILE] = {};
+                if (p->bias) memcpy(bias, p->bias + n, (size_t)(left < TILE ? left : TILE) * sizeof(float));
+                for (int64_t k = from; k < to; k += block) {
+                    const int start = i > 0 || k > 0 ? 0 : (p->accumulate ? 0 : START_EMPTY) | (p->bias ? START_BIAS : 0);
+                    const int64_t end = to - k < block ? to : k + block, places = type == GRAFT_ROWS_BF16 ? (end - k + 1) / 2 : end - k;
+                    for (int v = 0; v < vectors; v++) {
+                        if (type == GRAFT_ROWS_BF16) NAME(pack_pairs)(p, term, n + 16 * v, k, end, (uint16_t *)b + 32 * v);
+                        else NAME(pack_floats)(p, term, n + 16 * v, k, end, (float *)b + 16 * v);
+                    }
+                    const uint8_t *a = term->a.data + (type == GRAFT_ROWS_BF16 ? 2 : 4) * k;
+                    for (int first = 0; first < vectors; first += MICRO_VECTORS) {
+                        const int count = vectors - first < MICRO_VECTORS ? vectors - first : MICRO_VECTORS;
+                        for (int64_t r = row; r < row + rows; r += MICRO_ROWS) {
+                            const int64_t left_rows = row + rows - r;
+                            micro(type, left_rows < MICRO_ROWS ? (int)left_rows : MICRO_ROWS, count, a + r * term->a.stride, term->a.stride, b + 64 * first,
+                                  places, p->c + r * p->ldc + n + 16 * first, p->ldc, start, bias + 16 * first);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+static void NAME(product_pairs)(const graft_product *p, int64_t column, int64_t columns, int64_t row, int64_t rows, uint8_t *scratch) {
+    product_block(GRAFT_ROWS_BF16, p, column, columns, row, rows, scratch);
+}
+
+static void NAME(product_floats)(const graft_product *p, int64_t column, int64_t columns, int64_t row, int64_t rows, uint8_t *scratch) {
+    product_block(GRAFT_ROWS_F32, p, column, columns, row, rows, scratch);
 }
 
 // Columns n … n + count of a frozen term at contraction places k … end, as float32 [place][WIDE_TILE].
@@ -182,9 +263,8 @@ static void NAME(pack_wide)(const graft_product *p, const graft_term *term, int6
     }
 }
 
-static void NAME(product_wide)(const graft_product *p, int64_t column, int64_t row, int64_t rows, uint8_t *scratch) {
+static void NAME(product_wide)(const graft_product *p, int64_t column, int64_t count, int64_t row, int64_t rows, uint8_t *scratch) {
     float *b = (float *)scratch, *v = b + WIDE_BLOCK * WIDE_TILE, *c = p->c + row * p->ldc + column;
-    const int64_t count = p->columns - column < WIDE_TILE ? p->columns - column : WIDE_TILE;
     for (int64_t r = 0; r < rows; r++) {
         if (!p->accumulate) memset(c + r * p->ldc, 0, (size_t)count * sizeof(float));
         for (int64_t i = 0; p->bias && i < count; i++) c[r * p->ldc + i] += p->bias[column + i];
@@ -211,12 +291,14 @@ static void NAME(product)(void *context, size_t begin, size_t end, int thread) {
     const graft_product *p = context;
     uint8_t *scratch = p->scratch + thread * graft_product_scratch();
     const int pairs = p->terms[0].a.type == GRAFT_ROWS_BF16;
-    const int64_t tile = pairs ? TILE : WIDE_TILE, tiles = (p->columns + tile - 1) / tile;
+    const int64_t blocks = (p->columns + p->column_block - 1) / p->column_block;
     for (int64_t item = (int64_t)begin; item < (int64_t)end; item++) {
-        const int64_t column = item % tiles * tile, row = item / tiles * p->row_block;
+        const int64_t column = item % blocks * p->column_block, row = item / blocks * p->row_block;
+        const int64_t columns = p->columns - column < p->column_block ? p->columns - column : p->column_block;
         const int64_t rows = p->rows - row < p->row_block ? p->rows - row : p->row_block;
-        if (pairs) NAME(product_pairs)(p, column, row, rows, scratch);
-        else NAME(product_wide)(p, column, row, rows, scratch);
+        if (pairs) NAME(product_pairs)(p, column, columns, row, rows, scratch);
+        else if (!p->sgemm) NAME(product_floats)(p, column, columns, row, rows, scratch);
+        else NAME(product_wide)(p, column, columns, row, rows, scratch);
     }
 }
 
@@ -625,6 +707,7 @@ static void NAME(train_squares)(void *context, size_t begin, size_t end, int thr
 static const graft_training_kernels NAME(training) = {
     .name = VARIANT_NAME,
     .multiplies_bfloat16 = MULTIPLIES_BFLOAT16,
+    .multiplies_float32 = MULTIPLIES_FLOAT32,
     .product = NAME(product),
     .outer = NAME(outer),
     .norm = NAME(train_norm),

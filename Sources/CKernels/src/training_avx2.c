@@ -8,6 +8,7 @@
 #define VARIANT avx2
 #define VARIANT_NAME "avx2"
 #define MULTIPLIES_BFLOAT16 0
+#define MULTIPLIES_FLOAT32 0
 #define MICRO_ROWS 2
 #define MICRO_VECTORS 2
 

@@ -8,6 +8,7 @@
 #define VARIANT avx512
 #define VARIANT_NAME "avx512"
 #define MULTIPLIES_BFLOAT16 0
+#define MULTIPLIES_FLOAT32 1
 #define MICRO_ROWS 6
 #define MICRO_VECTORS 4
 

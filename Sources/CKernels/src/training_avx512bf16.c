@@ -10,6 +10,7 @@
 #define VARIANT avx512bf16
 #define VARIANT_NAME "avx512bf16"
 #define MULTIPLIES_BFLOAT16 1
+#define MULTIPLIES_FLOAT32 1
 #define MICRO_ROWS 6
 #define MICRO_VECTORS 4
 

@@ -6,6 +6,7 @@
 #define VARIANT generic
 #define VARIANT_NAME "generic"
 #define MULTIPLIES_BFLOAT16 0
+#define MULTIPLIES_FLOAT32 0
 #define MICRO_ROWS 2
 #define MICRO_VECTORS 2
 
