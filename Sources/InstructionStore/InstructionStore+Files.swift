@@ -46,10 +46,23 @@ extension InstructionStore {
         }
     }
 
+    /// Jobs that have not ended and will read the file again: after a restart they begin with it.
+    private static let jobsInNeed = """
+        FROM fine_tuning_jobs WHERE finished_at IS NULL
+        AND files.id IN (json_extract(request, '$.training_file'), json_extract(request, '$.validation_file'))
+        """
+
     /// - Returns: the digest of the file that was removed; `nil` when there was none.
+    /// - Throws: `conflict` while a job needs it.
     func deleteFile(id: String, owner: String, at time: Int) throws(InstructionStoreError) -> String? {
         try write { db in
-            try String.fetchOne(
+            if let job = try String.fetchOne(
+                db, sql: "SELECT job FROM (SELECT (SELECT fine_tuning_jobs.id \(Self.jobsInNeed)) AS job FROM files WHERE id = ? AND owner = ?) WHERE job IS NOT NULL",
+                arguments: [id, owner])
+            {
+                throw InstructionStoreError(.conflict, "the file is in use by the fine-tuning job \(job); cancel it first, or delete the file when it has ended")
+            }
+            return try String.fetchOne(
                 db, sql: "DELETE FROM files WHERE id = ? AND owner = ? AND (expires_at IS NULL OR expires_at > ?) RETURNING digest",
                 arguments: [id, owner, time])
         }
@@ -60,10 +73,13 @@ extension InstructionStore {
     func deleteExpiredFiles(at time: Int) throws(InstructionStoreError) -> [String] {
         // Mostly there are none, and then nothing has to reach the disk.
         let hasExpired = try read { db in
-            try Bool.fetchOne(db, sql: "SELECT EXISTS (SELECT 1 FROM files WHERE expires_at <= ?)", arguments: [time]) == true
+            try Bool.fetchOne(db, sql: "SELECT EXISTS (SELECT 1 FROM files WHERE expires_at <= ? AND NOT EXISTS (SELECT 1 \(Self.jobsInNeed)))", arguments: [time]) == true
         }
         guard hasExpired else { return [] }
-        return try write { db in try String.fetchAll(db, sql: "DELETE FROM files WHERE expires_at <= ? RETURNING digest", arguments: [time]) }
+        return try write { db in
+            try String.fetchAll(
+                db, sql: "DELETE FROM files WHERE expires_at <= ? AND NOT EXISTS (SELECT 1 \(Self.jobsInNeed)) RETURNING digest", arguments: [time])
+        }
     }
 
     func hasFile(digest: String) throws(InstructionStoreError) -> Bool {

@@ -16,6 +16,9 @@ public final class ComputeTurnstile: @unchecked Sendable {
     private var activeTrainings = 0
     /// Seconds that training may use before serving goes on.
     private var credit = 0.0
+    /// When the last step of serving ended: while the engine delivers its tokens, the next one is on its way.
+    private var servedAt = -Double.infinity
+    private static let deliverySeconds = 0.005
     private let share: Double
     /// How long serving holds its next step back for a unit that has not come yet, in nanoseconds.
     private static let patience = 500_000
@@ -63,7 +66,7 @@ public final class ComputeTurnstile: @unchecked Sendable {
                 pthread_cond_signal(trainingTurn)
                 pthread_cond_wait(servingTurn, mutex)
             } else {
-                isPatient = waitShortly()
+                isPatient = waitShortly() || isBusy || trainingWaits > 0
             }
         }
         servingWaits -= 1
@@ -73,7 +76,8 @@ public final class ComputeTurnstile: @unchecked Sendable {
         defer {
             pthread_mutex_lock(mutex)
             isBusy = false
-            let seconds = ComputeTurnstile.now() - start
+            servedAt = ComputeTurnstile.now()
+            let seconds = servedAt - start
             // Any credit admits a unit, however short the step was.
             credit = activeTrainings > 0 ? min(seconds, max(credit, 0) + max(seconds * share / (1 - share), 1e-9)) : 0
             if trainingWaits > 0 { pthread_cond_signal(trainingTurn) }
@@ -120,8 +124,13 @@ public final class ComputeTurnstile: @unchecked Sendable {
         body()
         pthread_mutex_lock(mutex)
         isBusy = false
-        // What was used while nobody waited is nobody's loss.
-        credit = servingWaits > 0 ? credit - (ComputeTurnstile.now() - start) : 0
+        let end = ComputeTurnstile.now()
+        if servingWaits > 0 {
+            credit -= end - start
+        } else if end - servedAt > ComputeTurnstile.deliverySeconds {
+            // What was used while nobody waited is nobody's loss.
+            credit = 0
+        }
         if servingWaits > 0 { pthread_cond_signal(servingTurn) }
         pthread_mutex_unlock(mutex)
     }

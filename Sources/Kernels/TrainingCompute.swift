@@ -26,6 +26,11 @@ public final class TrainingCompute {
     /// Work per second of each operation, as measured.
     private var rates: [Operation: Double] = [:]
 
+    /// Multiply-adds of an item, at most about: a millisecond or two.
+    private static let itemProducts = 100_000_000
+    /// Places of a contraction that are done at once: a multiple of every kernel's block.
+    private static let longestContraction = 6144
+
     private enum Operation {
         case product, outer, row, rope, attention, attentionBackward, loss, optimiser
     }
@@ -50,7 +55,12 @@ public final class TrainingCompute {
         self.isInterrupted = isInterrupted
         kernels = graft_training_kernels_for(variant.table, withoutBFloat16 ? 1 : 0)
         attentionScratchBytes = Int(graft_train_attention_scratch(Int64(longestExample), Int32(headDim)))
-        scratch = try MemoryRegion(byteCount: pool.threadCount * max(attentionScratchBytes, Int(graft_product_scratch())))
+        scratch = try MemoryRegion(byteCount: TrainingCompute.scratchBytes(threads: pool.threadCount, longestExample: longestExample, headDim: headDim))
+    }
+
+    /// Memory that the threads work in.
+    public static func scratchBytes(threads: Int, longestExample: Int, headDim: Int) -> Int {
+        threads * max(Int(graft_train_attention_scratch(Int64(longestExample), Int32(headDim))), Int(graft_product_scratch()))
     }
 
     /// `work`: of one item, in any unit that stays the same for an operation.
@@ -60,27 +70,38 @@ public final class TrainingCompute {
         var next = 0
         while next < items {
             if isInterrupted() { throw TrainingInterrupted() }
-            // The first unit of an operation measures it.
-            let fitting = rates[operation].map { Int(unitSeconds * $0 / work) } ?? pool.threadCount
-            // Whole rounds of all threads, so that none waits for the others.
-            let count = min(max(fitting / pool.threadCount, 1) * pool.threadCount, items - next)
-            var unit = Unit(job: job, context: nil, first: next)
-            var seconds = 0.0
-            turnstile.train {
-                let start = ContinuousClock.now
-                withUnsafeMutablePointer(to: &context) { pointer in
-                    unit.context = UnsafeMutableRawPointer(pointer)
-                    graft_pool_run(pool.pool, { unit, begin, end, thread in
-                        let unit = unit!.assumingMemoryBound(to: Unit.self).pointee
-                        unit.job(unit.context, begin + unit.first, end + unit.first, thread)
-                    }, &unit, count, max(1, count / (8 * pool.threadCount)))
-                }
-                seconds = (ContinuousClock.now - start).seconds
-            }
-            let rate = Double(count) * work / max(seconds, 1e-6)
-            rates[operation] = rates[operation].map { 0.8 * $0 + 0.2 * rate } ?? rate
-            next += count
+            next += unit(operation, job, &context, first: next, items: items, work: work)
         }
+    }
+
+    /// The same for what must be done whole.
+    private func runWhole<Context: BitwiseCopyable>(_ operation: Operation, _ job: graft_job, _ context: inout Context, items: Int, work: Double) {
+        var next = 0
+        while next < items { next += unit(operation, job, &context, first: next, items: items, work: work) }
+    }
+
+    /// Items from `first` on, as many as fit into one unit of time.
+    private func unit<Context: BitwiseCopyable>(_ operation: Operation, _ job: graft_job, _ context: inout Context, first: Int, items: Int, work: Double) -> Int {
+        // The first unit of an operation measures it.
+        let fitting = rates[operation].map { Int(unitSeconds * $0 / work) } ?? pool.threadCount
+        // Whole rounds of all threads, so that none waits for the others.
+        let count = min(max(fitting / pool.threadCount, 1) * pool.threadCount, items - first)
+        var unit = Unit(job: job, context: nil, first: first)
+        var seconds = 0.0
+        turnstile.train {
+            let start = ContinuousClock.now
+            withUnsafeMutablePointer(to: &context) { pointer in
+                unit.context = UnsafeMutableRawPointer(pointer)
+                graft_pool_run(pool.pool, { unit, begin, end, thread in
+                    let unit = unit!.assumingMemoryBound(to: Unit.self).pointee
+                    unit.job(unit.context, begin + unit.first, end + unit.first, thread)
+                }, &unit, count, max(1, count / (8 * pool.threadCount)))
+            }
+            seconds = (ContinuousClock.now - start).seconds
+        }
+        let rate = Double(count) * work / max(seconds, 1e-6)
+        rates[operation] = rates[operation].map { 0.8 * $0 + 0.2 * rate } ?? rate
+        return count
     }
 
     private struct Unit {
@@ -109,6 +130,16 @@ public final class TrainingCompute {
             self.matrix = matrix
             self.scale = scale
         }
+
+        /// The part of the contraction that is meant, of transposed weights; `nil`: all.
+        fileprivate var range: Range<Int>?
+
+        /// Of the contraction.
+        fileprivate var places: Int {
+            if let range { return range.count }
+            if case .weightsTransposed(let matrix) = matrix { return matrix.rows }
+            return input.width
+        }
     }
 
     /// output [rows][columns] = Σ terms (+ bias) (+ output).
@@ -116,6 +147,15 @@ public final class TrainingCompute {
     public func product(
         _ terms: [Term], rows: Int, columns: Int, to output: TrainingRows, bias: FloatVector? = nil, accumulating: Bool = false, splitsRows: Bool = false
     ) throws(TrainingInterrupted) {
+        // A contraction over a whole vocabulary is done piece by piece; our own kernels go over the sums in such blocks anyway.
+        if terms.count == 1, bias == nil, terms[0].range == nil, case .weightsTransposed(let matrix) = terms[0].matrix, matrix.rows > Self.longestContraction {
+            for first in stride(from: 0, to: matrix.rows, by: Self.longestContraction) {
+                var term = terms[0]
+                term.range = first..<min(first + Self.longestContraction, matrix.rows)
+                try product([term], rows: rows, columns: columns, to: output, accumulating: accumulating || first > 0, splitsRows: splitsRows)
+            }
+            return
+        }
         precondition(!terms.isEmpty && terms.count <= Int(GRAFT_TERMS) && rows <= output.capacity && columns <= output.width && output.type == .float32)
         precondition(bias == nil || bias!.count == columns)
         var job = graft_product()
@@ -131,9 +171,14 @@ public final class TrainingCompute {
                     slot.w = matrix.panels
                 case .weightsTransposed(let matrix):
                     precondition(matrix.columns == columns && matrix.rows <= term.input.width && columns % 16 == 0)
-                    slot.k = Int64(matrix.rows)
+                    slot.k = Int64(term.places)
                     slot.operand = Int32(GRAFT_OPERAND_PANELS_TRANSPOSED.rawValue)
                     slot.w = matrix.panels
+                    if let range = term.range {
+                        slot.a = TrainingRows(columns: range.lowerBound, width: range.count, of: term.input).raw
+                        slot.w.data += range.lowerBound / 16 * Int(slot.w.panel_bytes)
+                        slot.w.rows = Int64(range.count)
+                    }
                 case .rows(let values, let width):
                     precondition(width >= term.input.width)
                     slot.operand = Int32(GRAFT_OPERAND_ROWS.rawValue)
@@ -158,7 +203,8 @@ public final class TrainingCompute {
         let isOwn = kernels.pointee.multiplies_float32 != 0, threads = pool.threadCount
         if terms[0].input.type == .float32 {
             // The library cuts its work itself; our own products want rows whose numbers stay in the second-level cache.
-            let tiles = (columns + 63) / 64, blocks = (tiles + 3) / 4
+            let places = terms.reduce(0) { $0 + $1.places }
+            let tiles = (columns + 63) / 64, wide = min(4, max(1, Self.itemProducts / (256 * 64 * places))), blocks = (tiles + wide - 1) / wide
             job.column_block = isOwn ? Int64((tiles + blocks - 1) / blocks * 64) : Int64(GRAFT_LIBRARY_COLUMNS)
             let most = isOwn ? 256 : splitsRows ? max(96, (rows + 4 * threads - 1) / (4 * threads)) : max(rows, 1)
             job.row_block = Int64(isOwn ? min(most, max(48, (rows * blocks + 2 * threads - 1) / (2 * threads))) : most)
@@ -310,25 +356,31 @@ public final class TrainingCompute {
         return job
     }
 
-    /// Items of unequal length are run example by example, so that a unit is never much longer than it should be.
+    /// Items of unequal length are run example by example, and long examples by ranges of queries, so that a unit is never much longer than it should be.
+    /// - Parameter products: of a query with a key that an item does, all heads of it together.
     private func attend(
-        _ a: Attention, _ segments: [Segment], _ operation: Operation, _ kernel: graft_job, heads: Int, _ fill: (inout graft_train_attention) -> Void
+        _ a: Attention, _ segments: [Segment], _ operation: Operation, _ kernel: graft_job, heads: Int, products: Int, _ fill: (inout graft_train_attention) -> Void
     ) throws(TrainingInterrupted) {
         for segment in segments {
             precondition(Int(graft_train_attention_scratch(Int64(segment.count), Int32(a.headDim))) <= attentionScratchBytes, "an example longer than was announced")
             var raw = graft_train_segment(first: Int64(segment.first), count: Int64(segment.count))
             var job = attentionJob(a, &raw, 1)
             fill(&job)
+            let queries = max(1, Self.itemProducts / (products * segment.count * a.headDim * 64)) * 64
             try withUnsafePointer(to: &raw) { pointer throws(TrainingInterrupted) in
                 job.segments = pointer
-                try run(operation, kernel, &job, items: heads, work: Double(segment.count * segment.count * a.headDim))
+                for from in stride(from: 0, to: segment.count, by: queries) {
+                    let to = min(from + queries, segment.count)
+                    (job.from, job.to) = (Int64(from), Int64(to))
+                    try run(operation, kernel, &job, items: heads, work: Double((to - from) * to * a.headDim))
+                }
             }
         }
     }
 
     public func attend(_ a: Attention, _ segments: [Segment], to out: TrainingRows) throws(TrainingInterrupted) {
         precondition(out.width == a.q.width)
-        try attend(a, segments, .attention, kernels.pointee.attention, heads: a.heads) { $0.out = out.raw }
+        try attend(a, segments, .attention, kernels.pointee.attention, heads: a.heads, products: 2) { $0.out = out.raw }
         withExtendedLifetime((a, out)) {}
     }
 
@@ -336,7 +388,7 @@ public final class TrainingCompute {
         _ a: Attention, _ segments: [Segment], dout: TrainingRows, dq: TrainingRows, dk: TrainingRows, dv: TrainingRows
     ) throws(TrainingInterrupted) {
         precondition(dout.floatStride == a.q.floatStride && dq.floatStride == a.q.floatStride && dk.floatStride == a.k.floatStride && dv.floatStride == a.k.floatStride)
-        try attend(a, segments, .attentionBackward, kernels.pointee.attention_backward, heads: a.kvHeads) { job in
+        try attend(a, segments, .attentionBackward, kernels.pointee.attention_backward, heads: a.kvHeads, products: 5 * a.heads / a.kvHeads) { job in
             job.dout = UnsafePointer(dout.floats)
             (job.dq, job.dk, job.dv) = (dq.floats, dk.floats, dv.floats)
         }
@@ -444,7 +496,7 @@ public final class TrainingCompute {
             decay: Float(adamW.learningRate * adamW.weightDecay), correction1: Float(1 - power(adamW.beta1, adamW.step)),
             correction2: Float((1 - power(adamW.beta2, adamW.step)).squareRoot()))
         let chunk = Int(GRAFT_OPTIMISER_CHUNK), chunks = (count + chunk - 1) / chunk
-        turnstile.train { graft_pool_run(pool.pool, kernels.pointee.adamw, &job, chunks, 1) }
+        runWhole(.optimiser, kernels.pointee.adamw, &job, items: chunks, work: Double(chunk))
     }
 
     private func power(_ base: Double, _ exponent: Int) -> Double {

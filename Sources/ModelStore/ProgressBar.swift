@@ -25,9 +25,10 @@ public enum ProgressBar {
     }
 
     /// A bar, where there is a fraction, and what is said beside it.
-    /// - Parameter fields: what does not fit is left out from the right.
+    /// - Parameter fields: what does not fit is left out from the right; before that the bar gets shorter, down to 8.
     public static func line(fraction: Double?, fields: [String], width: Int = 80) -> String {
-        let barWidth = fraction == nil ? 0 : max(0, min(24, width - 20))
+        let text = fields.reduce(0) { $0 + 2 + $1.count }
+        let barWidth = fraction == nil ? 0 : max(min(8, max(0, width - 20)), min(24, width - text))
         var line = fraction.map { bar($0, width: barWidth) } ?? ""
         var columns = barWidth
         for field in fields {

@@ -77,6 +77,8 @@ public final class ExchangeLog: Sendable {
     /// Writes all that waits. Blocking.
     func drain() {
         writing.withLock { pruning in
+            // Also where nothing is written any more: whoever reads comes by here.
+            prune(after: 0, &pruning)
             while let batch = take() {
                 do throws(InstructionStoreError) {
                     try store.insertExchanges(batch.map(\.exchange.stored))

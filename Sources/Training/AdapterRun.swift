@@ -72,7 +72,28 @@ final class AdapterRun: TrainingRun {
         }
     }
 
+    /// The same for a whole set, a slice of it at a time, so that neither its packing nor its copies grow with it.
+    private func eachMicroBatch(
+        of examples: TrainingExamples, _ body: (_ batch: MicroBatch, _ units: [Int]) throws(TrainingInterrupted) -> Void
+    ) throws(TrainingInterrupted) {
+        let sliceCount = 512
+        for first in stride(from: 0, to: examples.count, by: sliceCount) {
+            let numbers = Array(first..<min(first + sliceCount, examples.count))
+            for (batch, units) in microBatches(examples, numbers, salt: 0) { try body(batch, units.map { numbers[$0] }) }
+        }
+    }
+
     // MARK: Steps
+
+    func prepare() throws(TrainingError) -> Bool {
+        guard case .preference = configuration.method, references.training.isEmpty else { return false }
+        do {
+            try compute.turnstile.whileTraining { () throws(TrainingInterrupted) in try computeReferences() }
+        } catch {
+            throw TrainingError(.interrupted, "the reference's log-probabilities were interrupted")
+        }
+        return true
+    }
 
     func step() throws(TrainingError) -> StepMetrics {
         precondition(completedSteps < stepCount, "no step is left")
@@ -82,6 +103,7 @@ final class AdapterRun: TrainingRun {
         var totals = Totals()
         do {
             try compute.turnstile.whileTraining { () throws(TrainingInterrupted) in
+                // `prepare` may have been left out.
                 if case .preference = configuration.method, references.training.isEmpty { try computeReferences() }
                 parameters.clearGradients()
                 switch configuration.method {
@@ -101,11 +123,14 @@ final class AdapterRun: TrainingRun {
         }
         let rate = configuration.learningRate(step: completedSteps, of: stepCount)
         let limit = configuration.maximumGradientNorm
-        compute.update(
-            parameters.values, gradients: parameters.gradients, first: parameters.firstMoments, second: parameters.secondMoments, count: parameters.layout.count,
-            .init(
-                learningRate: rate, weightDecay: configuration.weightDecay, step: completedSteps + 1,
-                gradientScale: limit > 0 && norm > limit ? limit / (norm + 1e-6) : 1))
+        compute.turnstile.whileTraining {
+            compute.update(
+                parameters.values, gradients: parameters.gradients, first: parameters.firstMoments, second: parameters.secondMoments,
+                count: parameters.layout.count,
+                .init(
+                    learningRate: rate, weightDecay: configuration.weightDecay, step: completedSteps + 1,
+                    gradientScale: limit > 0 && norm > limit ? limit / (norm + 1e-6) : 1))
+        }
         completedSteps += 1
         trainedTokenCount += totals.trainedTokens
         return StepMetrics(
@@ -196,7 +221,7 @@ final class AdapterRun: TrainingRun {
     private func referenceValues(_ examples: TrainingExamples?) throws(TrainingInterrupted) -> [(Double, Double)] {
         guard let examples else { return [] }
         var values = [(Double, Double)](repeating: (0, 0), count: examples.count)
-        for (batch, units) in microBatches(examples, Array(0..<examples.count), salt: 0) {
+        try eachMicroBatch(of: examples) { batch, units throws(TrainingInterrupted) in
             try pass.forward(batch, chance: nil, keeps: false)
             let answers = AdapterRun.sums(try pass.head(batch, weights: nil), batch)
             for (i, unit) in units.enumerated() { values[unit] = (answers[2 * i], answers[2 * i + 1]) }
@@ -212,7 +237,7 @@ final class AdapterRun: TrainingRun {
         do {
             try compute.turnstile.whileTraining { () throws(TrainingInterrupted) in
                 if case .preference = configuration.method, references.training.isEmpty { try computeReferences() }
-                for (batch, units) in microBatches(validation, Array(0..<validation.count), salt: 0) {
+                try eachMicroBatch(of: validation) { batch, units throws(TrainingInterrupted) in
                     try pass.forward(batch, chance: nil, keeps: false)
                     let scores = try pass.head(batch, weights: nil)
                     switch configuration.method {

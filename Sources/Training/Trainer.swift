@@ -43,6 +43,7 @@ public final class Trainer: TrainingService {
         let layout = layout(of: plan), rows = Trainer.maximumRows(plan)
         // Values, gradients, two moments; a snapshot holds three of them once more while it is written.
         return layout.count * 4 * 7
+            + TrainingCompute.scratchBytes(threads: pool.threadCount, longestExample: Trainer.longestExample(plan), headDim: model.configuration.headDim)
             + Backpropagation.byteCount(
                 model.configuration, layout: layout, type: Trainer.type(plan.configuration), rows: rows, dropout: plan.configuration.dropout > 0)
     }

@@ -15,7 +15,7 @@ public struct TrainingConfiguration: Sendable, Equatable {
 
     /// How the frozen products are computed. Adapters, their moments, norms and losses are float32 in both.
     public enum Precision: String, Sendable, CaseIterable {
-        /// OpenBLAS on tiles of weights that are expanded as they are used.
+        /// On tiles of weights that are expanded as they are used: by our own kernels where AVX-512 is there, by OpenBLAS elsewhere.
         case float32
         /// Products of bfloat16 with float32 sums; needs AVX512-BF16 to be fast.
         case bfloat16

@@ -108,6 +108,9 @@ public protocol TrainingRun: AnyObject {
     var stepsPerEpoch: Int { get }
     /// Since step 0, over restarts.
     var trainedTokenCount: Int { get }
+    /// What must be known before the first step and takes a while: the reference's log-probabilities of preference tuning. Without it the first step does it.
+    /// - Returns: whether there was something to do, which a snapshot keeps.
+    func prepare() throws(TrainingError) -> Bool
     /// The next optimiser step; there must be one.
     func step() throws(TrainingError) -> StepMetrics
     /// The loss on the validation set as the adapter stands; `nil` without one.

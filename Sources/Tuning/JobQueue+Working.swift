@@ -17,11 +17,24 @@ extension JobQueue {
         }
         guard let row = waiting else { return .nothing }
         do throws(Halt) {
+            // Examples may be more than memory holds: a process that dies of them must not die for ever.
+            try refuseCrashLoop(row)
+            try halting { () throws(TuningError) in try adjust(row.number) { $0.startsWithoutSnapshot += 1 } }
             try check(row)
             return .worked
         } catch {
+            if error != .died { try? adjust(row.number) { row in if row.finishedAt == nil { row.startsWithoutSnapshot = 0 } } }
             return settle(row, error)
         }
+    }
+
+    /// - Throws: when the process died too often over this job.
+    private func refuseCrashLoop(_ row: JobRow) throws(Halt) {
+        guard row.startsWithoutSnapshot >= configuration.maximumStarts else { return }
+        throw .failed(
+            "crash_loop",
+            "the process died \(row.startsWithoutSnapshot) times in a row while it worked on this job, without a new snapshot in between; "
+                + "look into the server's log, and lower lora.max_length or batch_size if memory ran out")
     }
 
     private func check(_ row: JobRow) throws(Halt) {
@@ -40,6 +53,7 @@ extension JobQueue {
             _ = try change(row.number, .validated) { row, companions throws(TuningError) in
                 row.plan = Self.text(plan.json)
                 row.storage = nil
+                row.startsWithoutSnapshot = 0
                 companions.events = data.notes.map { self.event($0, level: .warn) } + [event(found), event("The job is queued")]
             }
         }
@@ -89,12 +103,7 @@ extension JobQueue {
     /// Takes a job up: from here on it is running, and a death counts.
     func claim(_ row: JobRow) throws(Halt) -> JobRow {
         let isCounted = state.withLock { $0.counted.contains(row.number) }
-        if !isCounted, row.startsWithoutSnapshot >= configuration.maximumStarts {
-            throw .failed(
-                "crash_loop",
-                "the process died \(row.startsWithoutSnapshot) times in a row while it worked on this job, without a new snapshot in between; "
-                    + "look into the server's log, and lower lora.max_length or batch_size if memory ran out")
-        }
+        if !isCounted { try refuseCrashLoop(row) }
         let claimed = try halting { () throws(TuningError) in
             try change(row.number, .started) { row, companions throws(TuningError) in
                 if row.startedAt == nil {

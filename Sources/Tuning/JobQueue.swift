@@ -19,8 +19,8 @@ import Training
 public final class JobQueue: TuningService {
     /// A moment in a job's life after which everything before it is on the disk, for tests that interrupt it there.
     package enum Stage: Sendable, Equatable, CaseIterable {
-        case validated, claimed, begun, stepRecorded, snapshotDue, snapshotWritten, checkpointPublished, checkpointRecorded, checkpointsThinned, published,
-            resultsStored, succeeded
+        case validated, claimed, begun, stepRecorded, snapshotDue, snapshotWritten, checkpointPublished, checkpointRecorded, checkpointsThinned, resultsStored,
+            published, succeeded
     }
 
     package typealias StageHook = @Sendable (_ stage: Stage, _ job: String) throws(Halt) -> Void

@@ -19,7 +19,7 @@ struct RunningServer {
     init(address: String) throws {
         self.address = address
         guard address.hasPrefix("http://"), let colon = address.lastIndex(of: ":"), UInt16(address[address.index(after: colon)...]) != nil else {
-            throw CommandError("the running server's address is '\(TerminalText.oneLine(address))', expected http://host:port")
+            throw CommandError("the server's address is '\(TerminalText.oneLine(address))', expected http://host:port")
         }
         port = String(address[address.index(after: colon)...])
         host = String(address[..<colon].dropFirst("http://".count)).replacing("[", with: "").replacing("]", with: "")
@@ -62,7 +62,7 @@ struct RunningServer {
         var hints = addrinfo()
         hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
         var found: UnsafeMutablePointer<addrinfo>?
-        guard getaddrinfo(host, port, &hints, &found) == 0 else { throw CommandError("the running server's address \(address) cannot be resolved") }
+        guard getaddrinfo(host, port, &hints, &found) == 0 else { throw CommandError("the server's address \(address) cannot be resolved") }
         defer { freeaddrinfo(found) }
         var reason: Int32 = 0
         var next = found
@@ -75,7 +75,7 @@ struct RunningServer {
             }
             next = candidate.pointee.ai_next
         }
-        throw CommandError("the server at \(address) holds the data directory but cannot be reached: \(String(cString: strerror(reason)))")
+        throw CommandError("the server at \(address) cannot be reached: \(String(cString: strerror(reason)))")
     }
 
     /// - Returns: what went wrong, if anything did.

@@ -1,6 +1,7 @@
 import Adapters
 import ArgumentParser
 import EventLoops
+import Executors
 import HTTPServing
 import Inference
 import InstructionStore
@@ -83,7 +84,7 @@ struct ServeCommand: AsyncParsableCommand {
         apiConfiguration.loraPathsDirectory = adapterSettings.loraPathsDirectory
         apiConfiguration.allowsGlobalLoRA = adapterSettings.allowsGlobalLoRA
         let encoder = served.encoder
-        let longest = min(tuningSettings.maximumLength, loaded.model.configuration.contextLength)
+        let context = loaded.model.configuration.contextLength, longest = min(tuningSettings.maximumLength, context)
         let tuning = try tuningSettings.isEnabled
             ? tuningSettings.queue(
                 home: home, loaded: loaded, encoder: encoder, adapters: adapters, files: files, turnstile: turnstile,
@@ -93,7 +94,12 @@ struct ServeCommand: AsyncParsableCommand {
             service: engine, models: AdapterModels(base: served, adapters: adapters, defaultAdapter: adapterSettings.defaultAdapter),
             adapters: adapters, files: files,
             inspect: { bytes throws(DatasetError) in
-                let report = try DatasetReader(encoder: encoder, maximumLength: longest).read(bytes).report
+                var report = try DatasetReader(encoder: encoder, maximumLength: longest).read(bytes).report
+                // Rows that only a job with a larger lora.max_length can use are no bad rows; one without leaves them out, and says so.
+                if report.problemCount > 0, longest < context {
+                    let whole = try DatasetReader(encoder: encoder, maximumLength: context).read(bytes).report
+                    if whole.problemCount < report.problemCount { report = whole }
+                }
                 return FileFindings(exampleCount: report.exampleCount, problemCount: report.problemCount, json: report.json)
             }, exchanges: exchanges, tuning: tuning, configuration: apiConfiguration, registry: MetricsRegistry(), logger: logger)
 
@@ -114,8 +120,10 @@ struct ServeCommand: AsyncParsableCommand {
         await stop.wait()
         logger.info("stopping: no new requests, running answers may finish", metadata: ["seconds": "\(drain.components.seconds)"])
         api.beginDraining()
-        tuning?.shutdown()
+        // A job may take seconds to its next step; answers that are being written do not wait for it.
+        let closing = tuning.map { tuning in NamedThread(name: "graft-closing") { tuning.shutdown() } }
         await server.drain(deadline: drain)
+        closing?.join()
         await engine.shutdown()
         await server.close()
         await stop.close()

@@ -4,8 +4,11 @@ Tests/Golden/logits if their files are in Models/.
 
 usage: golden_test.py        (GRAFT_BINARY names the command)
        golden_test.py --model FILE --golden JSON --adapter DIR|FILE [--adapter …] [--fast]
-The second form holds adapters of any kind against a reference that Scripts/make_golden.py --adapter has made; --fast serves with 8-bit
-activations, reports D and compares nothing else.
+       golden_test.py --job PYTHON [--model FILE] [--fast]
+The second form holds adapters of any kind against a reference that Scripts/make_golden.py --adapter has made. The third lets a job make the adapter,
+exports it for PEFT over HTTP, has PYTHON, an interpreter with make_golden.py's packages, make that reference of it (a minute or two), and holds the
+server against it with the job's own adapter and with its exports imported again; also token by token over the reference's passage. --fast serves with
+8-bit activations; D is reported and not compared then, and of the passage only the perplexity, loosely.
 
 The last line is "N passed, M failed"."""
 import argparse
@@ -17,8 +20,10 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
+import time
 
 import httpx
 
@@ -163,13 +168,99 @@ def given_adapters(options):
         shutil.rmtree(scratch)
 
 
+def check_passage(http, passage, model, exact):
+    """(largest difference of a log-probability, perplexity) over an echoed passage."""
+    body = {"model": model, "prompt": passage["ids"], "echo": True, "logprobs": 0, "max_tokens": 0}
+    found = http.post("/v1/completions", json=body).raise_for_status().json()["choices"][0]["logprobs"]["token_logprobs"]
+    assert found[0] is None, f"the first token has the log-probability {found[0]}"
+    furthest = max(abs(a - b) for a, b in zip(found[1:], passage["next_token_logprobs"], strict=True))
+    perplexity = math.exp(-sum(found[1:]) / len(found[1:]))
+    assert not exact or furthest < 0.001, f"a log-probability differs by {furthest}"
+    bound = 0.001 if exact else 0.05
+    assert abs(perplexity / passage["perplexity"] - 1) < bound, f"perplexity {perplexity}, expected {passage['perplexity']}"
+    return furthest, perplexity
+
+
+def report(label, body):
+    """Counts one check, which returns what is to be said of it."""
+    global passed, failed
+    try:
+        print(f"ok   {label}: {body()}")
+        passed += 1
+    except Exception as error:
+        print(f"FAIL {label}: {error}")
+        failed += 1
+
+
+def train(http, name):
+    """Has a job make an adapter. It learns slowly: an answer that is certain would be the same whatever its logits are."""
+    colours = ["red", "blue", "green", "grey", "white", "black", "brown", "yellow"]
+    rows = [
+        {"messages": [{"role": "user", "content": f"What do you know about the {colour} house, number {number}?"},
+                      {"role": "assistant", "content": f"Friend, the {colour} house has {number} doors, and each of them leads to the sea."}]}
+        for number in range(2, 8) for colour in colours
+    ]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    file = http.post("/v1/files", data={"purpose": "fine-tune"}, files={"file": ("rows.jsonl", content)}).raise_for_status().json()
+    body = {
+        "model": http.get("/v1/models").json()["data"][0]["id"], "training_file": file["id"], "suffix": name, "seed": 7,
+        "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 4}}},
+        "lora": {"rank": 8, "learning_rate": 5e-4, "validation_split": 0},
+    }
+    job = http.post("/v1/fine_tuning/jobs", json=body).raise_for_status().json()
+    while job["status"] not in ("succeeded", "failed", "cancelled"):
+        time.sleep(0.5)
+        job = http.get(f"/v1/fine_tuning/jobs/{job['id']}").raise_for_status().json()
+    if job["status"] != "succeeded":
+        raise SystemExit(f"the job {job['status']}: {job['error']}")
+
+
+def trained_adapter(options):
+    path, exact = options.model or "Models/" + MODELS["SmolLM2-135M-Instruct.Q4_1"], not options.fast
+    name = pathlib.Path(path).stem
+    process, address, scratch = serve(path, exact)
+    try:
+        with httpx.Client(base_url=address, timeout=300) as http:
+            train(http, "tuned")
+            # The same from the same build, whatever the server's mode is.
+            print(f"the job made {http.get('/v1/models/tuned').raise_for_status().json()['digest']}")
+            archive, folder, reference = export(http, "tuned", "peft", scratch), pathlib.Path(scratch) / "peft", pathlib.Path(scratch) / "golden.json"
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+            command = [options.job, ROOT / "Scripts/make_golden.py", ROOT / path, reference, "--adapter", folder]
+            made = subprocess.run(command, capture_output=True, text=True)
+            if made.returncode != 0:
+                raise SystemExit(f"make_golden.py failed: {made.stderr[-1200:]}")
+            golden = json.loads(reference.read_text())
+
+            def base():
+                mean = sum(check(http, name, chat, exact=False) for chat in golden["chats"]) / len(golden["chats"])
+                # Else the comparison with the adapter would pass without it.
+                assert mean > 0.2, f"the adapter changes too little to be compared: mean D of the base is {mean}"
+                return f"mean D = {mean:.3f} from the adapter's reference"
+
+            report("the base", base)
+            for variant in ["tuned", *adapter_variants(http, archive, scratch)]:
+                distances = run(http, name, golden, variant, variant, exact)
+                print(f"     mean D {sum(distances) / max(len(distances), 1):.5f}")
+                report(f"{variant}, the passage", lambda: "log-probabilities within {:.5f}, perplexity {:.4f}".format(
+                    *check_passage(http, golden["text"], variant, exact)) + f" for {golden['text']['perplexity']:.4f}")
+    finally:
+        process.terminate()
+        process.wait()
+        shutil.rmtree(scratch)
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--model")
 parser.add_argument("--golden")
 parser.add_argument("--adapter", action="append", default=[])
 parser.add_argument("--fast", action="store_true")
+parser.add_argument("--job", metavar="PYTHON")
 options = parser.parse_args()
-if options.adapter:
+if options.job:
+    trained_adapter(options)
+elif options.adapter:
     given_adapters(options)
 else:
     every_model()

@@ -113,10 +113,12 @@ class TuneCommand(unittest.TestCase):
         for arguments, code, words in [
             (["tune", "--data", "no-such-file", "--name", "x"], 1, "no-such-file is not there"),
             (["tune", "--data", good, "--name", "no spaces"], 2, "--name"),
-            (["tune", "--data", good, "--name", "x", "--epochs", "0"], 1, "n_epochs"),
-            (["tune", "--data", good, "--name", "x", "--target-modules", "q_proj,nose"], 1, "nose"),
+            (["tune", "--data", good, "--name", "x", "--epochs", "0"], 2, "n_epochs"),
+            (["tune", "--data", good, "--name", "x", "--target-modules", "q_proj,nose"], 2, "nose"),
             (["tune", "--data", good, "--name", "x", "--from", "nobody"], 1, "initial_adapter"),
+            (["tune", "--data", good, "--name", "x", "--max-length", "1"], 2, "max_length"),
             (["tune", "--data", good], 2, "--name"),
+            (["jobs", "list", "--server", "http://127.0.0.1:9"], 1, "cannot be reached"),
             (["jobs", "show", "ftjob-none"], 1, "no fine-tuning job"),
             (["generate", "--adapter", "nobody", "Hello"], 1, "there is no adapter 'nobody'"),
         ]:

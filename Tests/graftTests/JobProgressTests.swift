@@ -49,7 +49,8 @@ struct JobProgressTests {
         var progress = JobProgress()
         _ = progress.take(Self.step(20))
         for width in 20...120 { #expect(progress.line(width: width)!.count <= width) }
-        #expect(progress.line(width: 40) == "━━━━━━━━━━━━━━━━━━━━  100%  step 20/20")
+        #expect(progress.line(width: 79) == "━━━━━━━━━━━━━━━━━━━━━━━  100%  step 20/20  loss 0.412  1820 tokens/s  0:42 left")
+        #expect(progress.line(width: 40) == "━━━━━━━━  100%  step 20/20  loss 0.412")
     }
 
     @Test func numbers() {

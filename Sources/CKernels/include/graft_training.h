@@ -152,10 +152,12 @@ typedef struct {
 } graft_train_segment;
 
 // out = softmax(scale · q kᵀ) v inside each example, causal, at most `window` keys if it is not 0. Items: examples × heads (example major);
-// of the backward job: examples × key heads, which write dq, dk and dv of their heads.
+// of the backward job: examples × key heads, which write dq, dk and dv of their heads. Long examples are done in several jobs, each for the queries from …
+// to, a multiple of 64 but for the last; they follow one another from the first on, because dk and dv are sums over the queries.
 typedef struct {
     const graft_train_segment *segments;
     int64_t segment_count;
+    int64_t from, to;  // of an example's queries; what is beyond its end is left out
     const float *q, *k, *v;
     int64_t q_stride, kv_stride;  // floats
     graft_rows out;

@@ -532,10 +532,10 @@ static void NAME(train_attention)(void *context, size_t begin, size_t end, int t
     for (int64_t item = (int64_t)begin; item < (int64_t)end; item++) {
         const graft_train_segment *segment = &a->segments[item / a->heads];
         const int head = (int)(item % a->heads), kv = head / group;
-        const int64_t ld = (segment->count + 15) / 16 * 16;
+        const int64_t ld = (segment->count + 15) / 16 * 16, to = segment->count < a->to ? segment->count : a->to;
         float *block = scores + QUERIES * ld;
-        for (int64_t query = 0; query < segment->count; query += QUERIES) {
-            const int64_t rows = segment->count - query < QUERIES ? segment->count - query : QUERIES;
+        for (int64_t query = a->from; query < to; query += QUERIES) {
+            const int64_t rows = to - query < QUERIES ? to - query : QUERIES;
             const int64_t key = oldest_key(a, query), keys = query + rows - key;
             const float *q = a->q + (segment->first + query) * a->q_stride + (int64_t)head * dim;
             const float *k = a->k + (segment->first + key) * a->kv_stride + (int64_t)kv * dim, *v = a->v + (segment->first + key) * a->kv_stride + (int64_t)kv * dim;
@@ -556,15 +556,15 @@ static void NAME(train_attention_backward)(void *context, size_t begin, size_t e
     for (int64_t item = (int64_t)begin; item < (int64_t)end; item++) {
         const graft_train_segment *segment = &a->segments[item / a->kv_heads];
         const int kv = (int)(item % a->kv_heads);
-        const int64_t ld = (segment->count + 15) / 16 * 16;
+        const int64_t ld = (segment->count + 15) / 16 * 16, to = segment->count < a->to ? segment->count : a->to;
         float *slopes = scores + QUERIES * ld;
-        for (int64_t r = segment->first; r < segment->first + segment->count; r++) {
+        for (int64_t r = segment->first; a->from == 0 && r < segment->first + segment->count; r++) {
             memset(a->dk + r * a->kv_stride + (int64_t)kv * dim, 0, (size_t)dim * sizeof(float));
             memset(a->dv + r * a->kv_stride + (int64_t)kv * dim, 0, (size_t)dim * sizeof(float));
         }
         for (int head = kv * group; head < (kv + 1) * group; head++) {
-            for (int64_t query = 0; query < segment->count; query += QUERIES) {
-                const int64_t rows = segment->count - query < QUERIES ? segment->count - query : QUERIES;
+            for (int64_t query = a->from; query < to; query += QUERIES) {
+                const int64_t rows = to - query < QUERIES ? to - query : QUERIES;
                 const int64_t key = oldest_key(a, query), keys = query + rows - key;
                 const int64_t q_at = (segment->first + query) * a->q_stride + (int64_t)head * dim, kv_at = (segment->first + key) * a->kv_stride + (int64_t)kv * dim;
                 a->sgemm(0, 1, rows, keys, dim, 1, a->q + q_at, a->q_stride, a->k + kv_at, a->kv_stride, 0, scores, ld);

@@ -40,6 +40,8 @@ final class JobRun {
         let run = try begin(plan)
         self.run = run
         try queue.reach(.begun, row.id)
+        // Outside of the pace, by which the time left is told; kept, because it can take long.
+        if try halting({ () throws(TrainingError) in try run.prepare() }) { try saveSnapshot(run) }
         if let missed = try missedEvaluation(run) { try evaluate(run, trainLoss: missed.loss, trainAccuracy: missed.accuracy) }
         while run.completedSteps < run.stepCount, !CheckpointPolicy.isExhausted(checkpoints, patience: plan.patience) {
             let began = queue.uptime()
@@ -157,7 +159,8 @@ final class JobRun {
     /// Keeps what is done for the next start of a job that is interrupted. What fails here is done again then.
     func secure() {
         var isKept = false
-        if let run, run.completedSteps > lastSnapshot.step, let row = try? queue.store.job(number: row.number), row.finishedAt == nil {
+        // A step whose figures were not recorded any more is done again.
+        if let run, run.completedSteps > lastSnapshot.step, run.completedSteps == row.step, let row = try? queue.store.job(number: row.number), row.finishedAt == nil {
             do throws(TuningError) {
                 try file.write(SnapshotFile.Content(step: run.completedSteps, bytes: run.snapshot()))
                 isKept = true
@@ -258,10 +261,6 @@ final class JobRun {
         let alias = queue.alias(of: row, plan: plan)
         let request = try halting { () throws(TuningError) in try row.parsedRequest() }
         let (content, step) = try result(run)
-        let version = try halting { () throws(AdapterError) in
-            try queue.adapters.publish(content, as: plan.suffix, owner: row.owner, source: .job(row.id), promote: request.promotes, alias: alias)
-        }
-        try queue.reach(.published, row.id)
         if row.resultFile == nil {
             let table = MetricsTable.bytes(of: try allEvents())
             let stored: StoredFile
@@ -274,20 +273,31 @@ final class JobRun {
             try record { row, _ in row.resultFile = stored.id }
         }
         try queue.reach(.resultsStored, row.id)
-        var events: [JobEventRow] = []
-        if run.completedSteps < run.stepCount {
-            events.append(
-                queue.event("Stopped early after step \(run.completedSteps)/\(run.stepCount): \(plan.patience) evaluations without improvement"))
-        }
-        events.append(queue.event("New fine-tuned model created: \(alias) (adapter \(version.qualifiedName), from step \(step))"))
-        events.append(queue.event("The job has successfully completed"))
-        row = try halting { () throws(TuningError) in
-            try queue.change(row.number, .succeeded) { row, companions throws(TuningError) in
+        // The job succeeds or not while nobody else can change its row: what was cancelled publishes nothing. After a death the alias finds what is there.
+        var halt: Halt?
+        do throws(TuningError) {
+            row = try queue.change(row.number, .succeeded) { row, companions throws(TuningError) in
+                do throws(Halt) {
+                    let version = try halting { () throws(AdapterError) in
+                        try queue.adapters.publish(content, as: plan.suffix, owner: row.owner, source: .job(row.id), promote: request.promotes, alias: alias)
+                    }
+                    try queue.reach(.published, row.id)
+                    row.adapter = version.qualifiedName
+                } catch {
+                    halt = error
+                    throw TuningError(.storage, "the adapter could not be published")
+                }
                 row.fineTunedModel = alias
-                row.adapter = version.qualifiedName
                 row.startsWithoutSnapshot = 0
-                companions.events = events
+                if run.completedSteps < run.stepCount {
+                    companions.events.append(
+                        queue.event("Stopped early after step \(run.completedSteps)/\(run.stepCount): \(plan.patience) evaluations without improvement"))
+                }
+                companions.events.append(queue.event("New fine-tuned model created: \(alias) (adapter \(row.adapter ?? ""), from step \(step))"))
+                companions.events.append(queue.event("The job has successfully completed"))
             }
+        } catch {
+            throw halt ?? Halt(error)
         }
         try queue.reach(.succeeded, row.id)
         file.remove()

@@ -9,19 +9,18 @@ import Glibc
 
 /// `--adapter` of the commands that answer in this process.
 struct ChosenAdapter: ParsableArguments {
-    @Option(help: ArgumentHelp("Answer with this adapter: NAME, NAME@3, NAME@latest, a PEFT directory, a .gguf or a .tar file.", valueName: "name|path"))
+    @Option(help: ArgumentHelp("Answer with this adapter: NAME, NAME@3, NAME@latest, or a path: a PEFT directory with a / in it, a .gguf or a .tar file.", valueName: "name|path"))
     var adapter: String?
 
     /// Reads and packs it; none gives the bare model. A name is looked up in the data directory, or asked of the server that holds it.
     func set(for loaded: LoadedModel, _ options: ModelOptions, _ numerics: Numerics) throws -> AdapterSet {
         guard let adapter else { return .none }
         let files: [ExportedAdapter.File]
-        if access(adapter, F_OK) == 0 {
+        // A name is a name, whatever lies in the present folder.
+        if adapter.contains("/") || adapter.hasSuffix(".gguf") || adapter.hasSuffix(".tar") || AdapterReference(adapter) == nil {
             files = try readAdapterFiles(at: adapter)
         } else {
-            guard let reference = AdapterReference(adapter) else {
-                throw CommandError("\(TerminalText.oneLine(adapter)) is not there; expected the path of an adapter, or NAME, NAME@3 or NAME@latest")
-            }
+            guard let reference = AdapterReference(adapter) else { preconditionFailure("a path was taken for a name") }
             var adapters = AdapterOptions()
             adapters.model = options.model
             adapters.config = options.config

@@ -37,9 +37,11 @@ struct JobFollower {
         while true {
             // The job first: what was written before it ended is among the events that are read after.
             let job = try jobs.show(id)
-            for event in try jobs.events(of: id, after: last) {
-                last = event.eventNumber
-                show(event)
+            while case let events = try jobs.events(of: id, after: last), !events.isEmpty {
+                for event in events {
+                    last = event.eventNumber
+                    show(event)
+                }
             }
             draw()
             if job.isFinalJob { return .finished(job) }
@@ -49,7 +51,7 @@ struct JobFollower {
     }
 
     private mutating func show(_ event: JSONValue) {
-        if json { return print(String(decoding: event.serialized(), as: UTF8.self)) }
+        if json { return writeAll(String(decoding: event.serialized(), as: UTF8.self) + "\n", to: STDOUT_FILENO) }
         let text = progress.take(event)
         if let text {
             clear()

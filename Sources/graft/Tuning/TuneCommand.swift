@@ -84,26 +84,31 @@ struct TuneCommand: ParsableCommand {
         guard AdapterReference(name)?.selector == .promoted else {
             throw ValidationError("--name takes 1 to 64 of A-Z a-z 0-9 . _ - without a version, not '\(TerminalText.oneLine(name))'.")
         }
+        do {
+            let format = beta == nil ? DatasetFormat.chat : .preference
+            try request(model: "model", trainingFile: "file", validationFile: validation, format: format.rawValue).check()
+        } catch {
+            throw ValidationError("\(error)")
+        }
     }
 
     func run() throws {
         let file = try TrainingFile(path: data), judges = try validation.map { try TrainingFile(path: $0) }
-        let signals = try SignalPipe(reporting: [SIGINT, SIGTERM])
         let (settings, engine) = try options.engineSettings()
         let home: AdapterHome
         do {
             home = try AdapterHome(try AdapterSettings(settings))
         } catch let error as DataDirectoryError {
             guard let address = error.holder?.address else { throw error }
-            return try tune(file, judges, on: RunningServer(address: address), signals)
+            return try tune(file, judges, on: RunningServer(address: address))
         }
-        try tune(file, judges, home, settings, engine, signals)
+        try tune(file, judges, home, settings, engine)
     }
 
     // MARK: Here
 
     private func tune(
-        _ file: TrainingFile, _ judges: TrainingFile?, _ home: AdapterHome, _ settings: Settings, _ engine: EngineSettings, _ signals: SignalPipe
+        _ file: TrainingFile, _ judges: TrainingFile?, _ home: AdapterHome, _ settings: Settings, _ engine: EngineSettings
     ) throws {
         let tuning = try TuningSettings(settings)
         let loaded = try LoadedModel(engine, hashing: true)
@@ -124,10 +129,13 @@ struct TuneCommand: ParsableCommand {
         }
 
         let job: FineTuningJob
-        if let unfinished = try unfinished(file, judges, queue, files, base: loaded.name) {
+        if let unfinished = try unfinished(file, judges, queue, files, adapters, base: loaded.name) {
             say("going on with \(unfinished.id), which is at step \(unfinished.step)\(unfinished.stepCount > 0 ? "/\(unfinished.stepCount)" : "")")
             job = unfinished.state.isPaused ? try queue.resume(unfinished.id, owner: Owner.local) : unfinished
         } else {
+            for other in try queue.jobs(owner: Owner.local, after: nil, limit: 100, metadata: .any).elements where !other.status.isFinal && other.request.suffix == name {
+                say("\(other.id) of the same name has not ended: `graft serve` would go on with it; `graft jobs cancel \(other.id)` ends it")
+            }
             let training = try keep(file), validation = try judges.map(keep)
             do {
                 job = try queue.create(
@@ -138,6 +146,8 @@ struct TuneCommand: ParsableCommand {
             }
         }
         let jobs = LocalJobs(queue, holding: home, isWorking: true)
+        // From here on Ctrl-C ends the step in hand; until here it ends the process.
+        let signals = try SignalPipe(reporting: [SIGINT, SIGTERM])
         queue.start(only: job.id)
         var follower = JobFollower(jobs, signals: signals, json: json)
         let end = Result { try follower.follow(job.id) }
@@ -154,7 +164,9 @@ struct TuneCommand: ParsableCommand {
     }
 
     /// The job that this very command began and did not end.
-    private func unfinished(_ file: TrainingFile, _ judges: TrainingFile?, _ queue: JobQueue, _ files: FileStore, base: String) throws -> FineTuningJob? {
+    private func unfinished(
+        _ file: TrainingFile, _ judges: TrainingFile?, _ queue: JobQueue, _ files: FileStore, _ adapters: AdapterRegistry, base: String
+    ) throws -> FineTuningJob? {
         if new { return nil }
         for job in try queue.jobs(owner: Owner.local, after: nil, limit: 100, metadata: .any).elements where !job.status.isFinal && job.request.suffix == name {
             func isSame(_ id: String?, _ file: TrainingFile?) throws -> Bool {
@@ -165,9 +177,14 @@ struct TuneCommand: ParsableCommand {
             var asked = try request(
                 model: base, trainingFile: job.request.trainingFile, validationFile: job.request.validationFile,
                 format: job.request.method == .dpo ? DatasetFormat.preference.rawValue : DatasetFormat.chat.rawValue)
-            // What was filled in when the job was made.
+            // What was filled in when the job was made: a seed, and the exact version of the adapter that is continued.
             if seed == nil { asked.seed = job.request.seed }
-            if from != nil { asked.initialAdapter = job.request.initialAdapter }
+            if let from {
+                let stored = job.request.initialAdapter
+                let named = adapters.version(alias: from, owner: Owner.local)?.qualifiedName
+                guard let stored, named == stored || AdapterReference(from)?.name == AdapterReference(stored)?.name else { continue }
+                asked.initialAdapter = stored
+            }
             if asked == job.request { return job }
         }
         return nil
@@ -175,7 +192,7 @@ struct TuneCommand: ParsableCommand {
 
     // MARK: By the server
 
-    private func tune(_ file: TrainingFile, _ judges: TrainingFile?, on server: RunningServer, _ signals: SignalPipe) throws {
+    private func tune(_ file: TrainingFile, _ judges: TrainingFile?, on server: RunningServer) throws {
         if options.threads != nil { throw CommandError("a server runs at \(server.address) and trains on its own threads: leave out --threads, or stop the server") }
         say("the server at \(server.address) trains")
         func upload(_ file: TrainingFile) throws -> (id: String, format: String) {
@@ -190,14 +207,39 @@ struct TuneCommand: ParsableCommand {
             }
             return (answer["id"]?.string ?? "", report?["format"]?.string ?? "")
         }
-        let training = try upload(file), validation = try judges.map(upload)
-        let body = body(model: options.model ?? "default", trainingFile: training.id, validationFile: validation?.id, format: training.format)
-        let job = try server.json("POST", RemoteJobs.path, body: body)
-        let id = job["id"]?.string ?? ""
-        var follower = JobFollower(RemoteJobs(server: server), signals: signals, json: json)
+        func remove(_ files: [String?]) { for file in files.compactMap({ $0 }) { _ = try? server.checked("DELETE", "/v1/files/\(file)") } }
+        let id: String, files: [String?]
+        if let job = try unfinished(file, on: server) {
+            id = job["id"]?.string ?? ""
+            files = [job["training_file"]?.string, job["validation_file"]?.string]
+            say("the server is at work on \(id), of the same name and data: following that; --new makes another one")
+        } else {
+            let training = try upload(file), validation = try judges.map(upload)
+            files = [training.id, validation?.id]
+            do {
+                id = try server.json(
+                    "POST", RemoteJobs.path,
+                    body: body(model: options.model ?? "default", trainingFile: training.id, validationFile: validation?.id, format: training.format))["id"]?.string ?? ""
+            } catch {
+                remove(files)
+                throw error
+            }
+        }
+        var follower = JobFollower(RemoteJobs(server: server), signals: try SignalPipe(reporting: [SIGINT, SIGTERM]), json: json)
         switch try follower.follow(id) {
-        case .finished(let finished): try conclude(finished)
+        case .finished(let finished):
+            remove(files)
+            try conclude(finished)
         case .interrupted, .waiting: say("the job goes on in the server; `graft jobs watch \(id)` shows it, `graft jobs cancel \(id)` ends it")
+        }
+    }
+
+    /// A job of the server's that has not ended, with this name and these examples: one that a local run of this command left, or an earlier one.
+    private func unfinished(_ file: TrainingFile, on server: RunningServer) throws -> JSONValue? {
+        if new { return nil }
+        return try RemoteJobs(server: server).list(limit: 100).first { job in
+            guard !job.isFinalJob, job["user_provided_suffix"]?.string == name, let id = job["training_file"]?.string else { return false }
+            return (try? server.checked("GET", "/v1/files/\(id)/content"))?.body == file.bytes
         }
     }
 
@@ -246,7 +288,7 @@ struct TuneCommand: ParsableCommand {
         let adapter = job["graft"]?["adapter"]?.string ?? name
         let seconds = (job["finished_at"]?.integer ?? 0) - (job["graft"]?["started_at"]?.integer ?? 0)
         if !json {
-            print("\(adapter) is published: \(job["trained_tokens"]?.integer ?? 0) trained tokens in \(seconds) s; `graft chat --adapter \(noPromote ? adapter : name)` talks to it")
+            print("\(adapter) is published: \(job["trained_tokens"]?.integer ?? 0) trained tokens in \(seconds) s; `graft chat\(options.model.map { " -m \($0)" } ?? "") --adapter \(noPromote ? adapter : name)` talks to it")
         }
     }
 

@@ -51,10 +51,11 @@ struct TuningSettings {
         configuration.defaults.precision = precision ?? Trainer.fastestPrecision(loaded.variant)
         // A tenth is left to the system.
         configuration.memoryLimitBytes = memoryLimitBytes ?? max(Environment.memoryBytes / 10 * 9 - Environment.peakResidentBytes - reserved, 0)
+        let context = loaded.model.configuration.contextLength
         return try JobQueue(
             store: home.store, adapters: adapters, files: files,
             trainer: Trainer(model: loaded.model, variant: loaded.variant, pool: loaded.pool, turnstile: turnstile),
-            read: { bytes, length throws(DatasetError) in try DatasetReader(encoder: encoder, maximumLength: length).read(bytes) },
+            read: { bytes, length throws(DatasetError) in try DatasetReader(encoder: encoder, maximumLength: min(length, context)).read(bytes) },
             configuration: configuration, notice: notice)
     }
 }

@@ -54,6 +54,8 @@ final class FakeRun: TrainingRun {
     var stepsPerEpoch: Int { (plan.training.count - 1) / plan.configuration.batchSize + 1 }
     var stepCount: Int { stepsPerEpoch * plan.configuration.epochs }
 
+    func prepare() throws(TrainingError) -> Bool { false }
+
     func step() throws(TrainingError) -> StepMetrics {
         let number = completedSteps + 1
         #expect(number <= stepCount, "a step after the last")
