@@ -27,11 +27,13 @@ bench: build
 	python3 Benchmarks/peers.py --model Models/SmolLM2-135M-Instruct.Q4_1.gguf --graft .build/release/graft
 
 # A thousand publishes and deletes of adapters over four names while sixteen streams run (a few minutes). Fails on an error, on an answer that is
-# not wholly one version's, on gaps between tokens, and on memory that is not given back.
+# not wholly one version's, on gaps between tokens, and on memory that is not given back. Then twenty kills of a server that tunes: nothing that was
+# acknowledged may be missing, and every job must come to the same bytes (a few minutes more).
 soak: build
 	Scripts/setup tests
 	.build/release/graft pull smollm2-135m-instruct
 	Scripts/with-server sh -c '.venv/bin/python Tests/EndToEnd/swap_soak.py "$$GRAFT_BASE_URL" --pid "$$GRAFT_SERVER_PID" --strict'
+	.venv/bin/python Tests/EndToEnd/kill_soak.py --kills 20
 
 # Preconditions everywhere and assertions alive.
 debug-test:

@@ -10,7 +10,7 @@ and the seconds of the job, the tokens per second of its metrics, and the server
 The server must run SmolLM2 or another model whose conversations are written as ChatML.
 
 usage: tune_tasks.py --base-url http://127.0.0.1:8080/v1 --tasks DIRECTORY --scorer score.py [--seeds 0,1,2] [--only NAME=EPOCHS,…] [--pid PID]
-                     [--limit N] [--out FILE.json]
+                     [--limit N] [--tuned-only] [--out FILE.json]
 """
 
 import argparse
@@ -103,6 +103,7 @@ def main():
     parser.add_argument("--base", default="smollm2-135m-instruct")
     parser.add_argument("--pid", type=int)
     parser.add_argument("--limit", type=int, help="held-out rows of the scores")
+    parser.add_argument("--tuned-only", action="store_true", help="leave out the scores of the base")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     client = openai.OpenAI(base_url=options.base_url, api_key="none", timeout=600)
@@ -122,8 +123,9 @@ def main():
         heldout = rows(task / "heldout.jsonl")[: options.limit]
         is_dpo = description["kind"] == "dpo"
         base_margins = scorer.margins(options.base, heldout) if is_dpo else None
-        base = {"score": scorer.score(options.base, task)} | ({} if is_dpo else {"loss": round(scorer.loss(options.base, heldout), 4)})
-        record(task=name, model="base", **base)
+        if not options.tuned_only:
+            base = {"score": scorer.score(options.base, task)} | ({} if is_dpo else {"loss": round(scorer.loss(options.base, heldout), 4)})
+            record(task=name, model="base", **base)
         for seed in map(int, options.seeds.split(",")):
             job, seconds, speed = tune(client, task, description, int(epochs or EPOCHS[name]), seed, options)
             model = job.fine_tuned_model

@@ -202,8 +202,8 @@ def hostile_bodies():
     response = post(b'{"messages":[{"role":"user","content":"x"}],"temperature":1e400}')
     assert response.status_code == 400 and response.json()["error"]["param"] == "temperature", response.text
     assert http.post("/v1/chat/completions", content=b"x", headers={"content-type": "text/plain"}).status_code == 415
-    response = http.get("/v1/chat/completions")
-    assert response.status_code == 405 and response.headers["allow"] == "POST"
+    response = http.put("/v1/chat/completions")
+    assert response.status_code == 405 and set(response.headers["allow"].split(", ")) == {"POST", "GET", "HEAD", "DELETE"}, response.headers
     assert http.get("/v1/nothing").status_code == 404
     assert chat().choices, "the server lives on"
 

@@ -33,7 +33,7 @@ def upload(rows, name="pairs.jsonl"):
     return CLIENT.files.create(file=(name, rows if isinstance(rows, bytes) else jsonl(rows)), purpose="fine-tune")
 
 
-def wait(job, *states, seconds=300):
+def wait(job, *states, seconds=900):
     deadline = time.monotonic() + seconds
     while job.status not in states:
         if time.monotonic() > deadline:
@@ -56,7 +56,7 @@ def create(file, suffix=None, epochs=6, lora=None, **more):
 
 class Tuning(unittest.TestCase):
     def test_a_tuned_model_answers_and_no_stream_stops(self):
-        file = upload(chat_rows(48))
+        file = upload(chat_rows(24))
         self.assertEqual(file.status, "processed")
         stop, chunks, failures = threading.Event(), [0, 0], []
 
@@ -96,7 +96,7 @@ class Tuning(unittest.TestCase):
 
         events = list(CLIENT.fine_tuning.jobs.list_events(job.id, limit=100))
         metrics = [event.data for event in reversed(events) if event.type == "metrics"]
-        self.assertEqual([m["step"] for m in metrics], list(range(1, 73)))
+        self.assertEqual([m["step"] for m in metrics], list(range(1, 37)))
         self.assertLess(metrics[-1]["train_loss"], 0.2 * metrics[0]["train_loss"])
         checkpoints = CLIENT.fine_tuning.jobs.checkpoints.list(job.id).data
         self.assertTrue(checkpoints and all(c.fine_tuned_model_checkpoint.startswith("ft:") for c in checkpoints))
@@ -104,13 +104,13 @@ class Tuning(unittest.TestCase):
             model=checkpoints[0].fine_tuned_model_checkpoint, messages=[{"role": "user", "content": "Which code belongs to the word amber?"}], max_tokens=20)
         self.assertTrue(reply.choices[0].message.content)
         table = CLIENT.files.content(job.result_files[0]).text.splitlines()
-        self.assertEqual(len(table), 73)
+        self.assertEqual(len(table), 37)
         self.assertIn(job.id, [j.id for j in CLIENT.fine_tuning.jobs.list(metadata={"kind": "codes"}).data])
 
         # The stream of events ends with the job: here at once, with everything.
         lines = HTTP.get(f"/v1/fine_tuning/jobs/{job.id}/events?stream=true").text
         self.assertIn("data: [DONE]", lines)
-        self.assertEqual(sum('"type":"metrics"' in line for line in lines.splitlines()), 72)
+        self.assertEqual(sum('"type":"metrics"' in line for line in lines.splitlines()), 36)
 
     def test_the_same_seed_gives_the_same_adapter(self):
         file = upload(chat_rows(24))
@@ -151,7 +151,7 @@ class Tuning(unittest.TestCase):
     def test_pause_resume_and_cancel(self):
         file = upload(chat_rows(48))
         job = create(file, epochs=20)
-        wait(job, "running", seconds=120)
+        wait(job, "running")
         paused = CLIENT.fine_tuning.jobs.pause(job.id)
         self.assertEqual(paused.status, "queued")
         time.sleep(0.5)
@@ -159,7 +159,7 @@ class Tuning(unittest.TestCase):
         time.sleep(0.5)
         self.assertEqual(len(CLIENT.fine_tuning.jobs.list_events(job.id, limit=100).data), steps)
         CLIENT.fine_tuning.jobs.resume(job.id)
-        wait(job, "running", seconds=120)
+        wait(job, "running")
         self.assertEqual(CLIENT.fine_tuning.jobs.cancel(job.id).status, "cancelled")
         self.assertEqual(finished(job).status, "cancelled")
         with self.assertRaises(openai.ConflictError):
