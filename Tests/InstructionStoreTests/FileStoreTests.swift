@@ -39,6 +39,29 @@ struct FileStoreTests {
         }
     }
 
+    @Test func aFileStaysAsLongAsAJobNeedsIt() throws {
+        let clock = Clock(), files = try open(clock), store = files.store
+        let spool = try files.makeSpool()
+        try spool.write(Array("validation".utf8))
+        let training = try add(files, "training")
+        let validation = try files.add(spool, name: "b.jsonl", purpose: "fine-tune", owner: "local", lifetime: 60, status: .processed, report: nil)
+        var job = try store.insertJob(
+            JobRow(
+                id: "ftjob-1", owner: "local", createdAt: 5, request: #"{"training_file":"\#(training.id)","validation_file":"\#(validation.id)"}"#, metadata: nil,
+                status: "running"),
+            events: [])
+        #expect(code { _ = try files.delete(id: training.id, owner: "local") } == .conflict)
+        clock.pass(61)
+        try add(files, "anything else")
+        #expect(try files.contents(of: training) == Array("training".utf8) && files.contents(of: validation) == Array("validation".utf8))
+        job.status = "succeeded"
+        job.finishedAt = 6
+        try store.updateJob(job)
+        #expect(try files.delete(id: training.id, owner: "local"))
+        try add(files, "anything")
+        #expect(code { _ = try files.contents(of: validation) } == .notFound)
+    }
+
     @Test func keepsFilesOverRestarts() throws {
         var store: FileStore? = try open()
         let file = try add(try #require(store), "hello\n")

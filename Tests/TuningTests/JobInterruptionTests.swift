@@ -130,6 +130,30 @@ struct JobInterruptionTests {
         #expect(try fixture.job(other).status == .succeeded)
     }
 
+    @Test func deathsWhileFilesAreValidatedCount() throws {
+        let fixture = try TuningFixture()
+        let id = try fixture.create(), other = try fixture.create { $0.suffix = "other" }
+        // What three deaths in the middle of a file leave.
+        _ = try fixture.store.evaluate("UPDATE fine_tuning_jobs SET starts_without_snapshot = 3 WHERE id = '\(id)'")
+        try fixture.restart()
+        fixture.work()
+        let job = try fixture.job(id)
+        #expect(job.status == .failed && job.failure?.code == "crash_loop")
+        #expect(try fixture.job(other).status == .succeeded)
+    }
+
+    @Test func whatIsCancelledAtTheEndPublishesNothing() throws {
+        let fixture = try TuningFixture()
+        let id = try fixture.create(), present = fixture.present
+        fixture.stages.action.withLock {
+            $0 = { stage, _ throws(Halt) in if stage == .resultsStored { present { _ = try $0.cancel(id, owner: "local") } } }
+        }
+        fixture.work()
+        let job = try fixture.job(id)
+        #expect(job.status == .cancelled && job.fineTunedModel == nil && job.adapter == nil)
+        #expect(fixture.adapters.record(named: "bot", owner: "local") == nil)
+    }
+
     @Test func aSnapshotEndsTheCount() throws {
         let fixture = try TuningFixture()
         let id = try fixture.create()

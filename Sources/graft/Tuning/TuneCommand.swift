@@ -136,6 +136,8 @@ struct TuneCommand: ParsableCommand {
             for other in try queue.jobs(owner: Owner.local, after: nil, limit: 100, metadata: .any).elements where !other.status.isFinal && other.request.suffix == name {
                 say("\(other.id) of the same name has not ended: `graft serve` would go on with it; `graft jobs cancel \(other.id)` ends it")
             }
+            // Both are looked at before one is kept.
+            _ = try judges.map { try $0.report(by: reader) }
             let training = try keep(file), validation = try judges.map(keep)
             do {
                 job = try queue.create(
