@@ -55,29 +55,30 @@ struct LowRankTests {
     }
 
     /// Ragged ranks and rows, a float matrix among integer ones, a stage without pairs before it, a projection that is left alone, and rows with no, one and
-    /// three adapters.
-    @Test(arguments: [false, true])
-    func everyVariantGivesTheSameBits(accumulating: Bool) throws {
+    /// three adapters; few rows, and as many as have the weights expanded.
+    @Test(arguments: [false, true], [9, 31])
+    func everyVariantGivesTheSameBits(accumulating: Bool, count: Int) throws {
         var random = SplitMix(state: 5)
         let width = 96, heights = [40, 16, 7]
         let matrices = [
             try LowRankTests.matrix(.q8_0, rows: heights[0], columns: width, &random), try LowRankTests.matrix(.f32, rows: heights[1], columns: width, &random),
             try LowRankTests.matrix(.q8_0, rows: heights[2], columns: width, &random),
         ]
-        let x = try RowKernelTests.rows(9, width, &random)
+        let x = try RowKernelTests.rows(count, width, &random)
         func stages(_ ranks: [Int]) throws -> LowRankStages {
             let pairs = ranks.enumerated().filter { $0.element > 0 }.map { Pair($0.offset, rows: heights[$0.offset], width: width, rank: $0.element, scale: 1.5, &random) }
             return try LowRankStages(stages: [[], pairs.map(\.packed)], widths: [width, width])
         }
         let adapters = [try stages([16, 16, 16]), try stages([1, 0, 5]), try stages([0, 33, 0]), try stages([256, 256, 256])]
-        let terms: [[(stages: LowRankStages, weight: Float)]] = [
+        let kinds: [[(stages: LowRankStages, weight: Float)]] = [
             [(adapters[0], 1)], [], [(adapters[1], -0.5)], [(adapters[2], 1), (adapters[0], 0.25), (adapters[1], 2)], [], [(adapters[3], 1)], [(adapters[0], 1)],
             [(adapters[1], 1)], [(adapters[2], 1)],
         ]
-        let together = try RowKernelTests.agreed { try LowRankTests.run(matrices, x, count: 9, adapters: terms, accumulating: accumulating, $0) }
-        let bare = try LowRankTests.run(matrices, x, count: 9, adapters: terms.map { _ in [] }, accumulating: accumulating, Compute(variant: KernelVariant(), pool: ComputePool(threads: 1)))
+        let terms = (0..<count).map { kinds[$0 % kinds.count] }
+        let together = try RowKernelTests.agreed { try LowRankTests.run(matrices, x, count: count, adapters: terms, accumulating: accumulating, $0) }
+        let bare = try LowRankTests.run(matrices, x, count: count, adapters: terms.map { _ in [] }, accumulating: accumulating, Compute(variant: KernelVariant(), pool: ComputePool(threads: 1)))
         // Each row alone gives the bits that it has in company; a row without adapters those of the base.
-        for row in 0..<9 {
+        for row in 0..<count {
             let single = try FloatRows(capacity: 1, width: width)
             single.pointer.update(from: x[row], count: width)
             let alone = try LowRankTests.run(
@@ -87,7 +88,7 @@ struct LowRankTests {
                 let inCompany = together[first + row * height..<first + (row + 1) * height]
                 #expect(inCompany.map(\.bitPattern) == alone[offset..<offset + height].map(\.bitPattern), "row \(row)")
                 if terms[row].isEmpty { #expect(inCompany == bare[first + row * height..<first + (row + 1) * height]) }
-                first += 9 * height
+                first += count * height
                 offset += height
             }
         }

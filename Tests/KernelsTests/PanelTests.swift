@@ -177,4 +177,24 @@ struct PanelTests {
             }
         }
     }
+
+    /// Enough rows for the weights to be expanded once for all of them: several blocks of rows, slabs of columns, groups of panels.
+    @Test(arguments: quantized)
+    func manyRowsGiveTheBitsOfFew(type: GGMLType) throws {
+        let one = try ComputePool(threads: 1), two = try ComputePool(threads: 2)
+        let matrix = try RandomMatrix(type, rows: 150, columns: 1024, seed: 13).packed(two)
+        var random = SplitMix(state: 6)
+        let tokens = 140
+        let x = (0..<tokens * 1024).map { _ in Float.random(in: -3...3, using: &random) }
+        // Row by row, each alone.
+        let reference = try (0..<tokens).flatMap { t in
+            try PanelTests.multiply(matrix, Array(x[t * 1024..<(t + 1) * 1024]), tokens: 1, variant: KernelVariant(forced: "generic"), pool: one, quantized: true)
+        }
+        for variant in KernelVariant.available {
+            for (count, pool) in [(24, one), (27, two), (128, two), (129, one), (140, two)] {
+                let found = try PanelTests.multiply(matrix, x, tokens: count, variant: variant, pool: pool, quantized: true)
+                #expect(found.map(\.bitPattern) == reference.prefix(count * 150).map(\.bitPattern), "\(type.name), \(variant), \(count) rows")
+            }
+        }
+    }
 }

@@ -247,6 +247,9 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
     const graft_matmul *m = context;
     int64_t block = m->quantised ? TOKEN_BLOCK_BYTES / m->x_stride / TILE_TOKENS * TILE_TOKENS : m->tokens;
     if (block < TILE_TOKENS) block = TILE_TOKENS;
+#ifdef SLAB_LEAST_TOKENS
+    if (m->quantised && block > SLAB_TOKENS) block = SLAB_TOKENS;
+#endif
     for (int64_t first = 0; first < m->tokens; first += block) {
         const int64_t last = first + block < m->tokens ? first + block : m->tokens;
         int64_t base = 0;
@@ -257,6 +260,14 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
             base += units;
             if (from < 0) from = 0;
             if (to > units) to = units;
+#ifdef SLAB_LEAST_TOKENS
+            if (m->quantised && last - first >= SLAB_LEAST_TOKENS) {
+                if (from >= to) continue;
+                if (has_low_rank(m, part) && first == 0) prefetch_low_rank(&m->lora, part->pair, 2 * from, (2 * to < panels ? 2 * to : panels) - 2 * from);
+                NAME(slabs)(m, part, 2 * from, 2 * to < panels ? 2 * to : panels, first, last);
+                continue;
+            }
+#endif
             for (int64_t u = from; u < to; u++) {
                 if (has_low_rank(m, part) && first == 0) {
                     if (u == from) prefetch_low_rank(&m->lora, part->pair, 2 * u, 2 * u + 1 < panels ? 2 : 1);
@@ -550,7 +561,7 @@ enum { ROW_GROUP = 4 };
 
 // o[row] += Σ p[row][key] · V[key] over `vectors` × 16 components from `component`.
 ALWAYS_INLINE void weigh_values(const int type, const int vectors, const uint8_t *values, int dim, int component, int keys, int rows,
-                                const float p[ROW_GROUP][32], const float *rescale, float (*o)[GRAFT_MAX_HEAD_DIM]) {
+                                const float p[ROW_GROUP][32], const v16f rescale, float (*o)[GRAFT_MAX_HEAD_DIM]) {
     v16f sum[ROW_GROUP][4];
     for (int r = 0; r < ROW_GROUP; r++)
         for (int c = 0; c < vectors; c++) sum[r][c] = load16(o[r < rows ? r : 0] + component + 16 * c) * splat(rescale[r]);
@@ -564,9 +575,20 @@ ALWAYS_INLINE void weigh_values(const int type, const int vectors, const uint8_t
         for (int c = 0; c < vectors; c++) store16(o[r] + component + 16 * c, sum[r][c]);
 }
 
+// Keys and values of a block as floats must leave room in the first-level cache: for wider heads it does not pay.
+enum { WIDENED_HEAD_DIM = 64 };
+
+// `count` halves, a multiple of 16, as floats.
+ALWAYS_INLINE void widen_halves(const uint8_t *halves, int64_t count, float *to) {
+    for (int64_t i = 0; i < count; i += 16) store16(to + i, load_half16((const uint16_t *)halves + i));
+}
+
 // Online softmax (Milakov and Gimelshein, arXiv 1805.02867) over blocks of 32 keys at fixed absolute positions: what a row meets,
-// and in which order, depends on its position alone.
-ALWAYS_INLINE void attend(const int type, const graft_attention *a, const graft_attention_run *run, int64_t token, int64_t tokens, int kv_head) {
+// and in which order, depends on its position alone. `widens`: of a block that several groups of rows meet, halves become floats once for all of them.
+ALWAYS_INLINE void attend(
+    const int type, const int widens, const graft_attention *a, const graft_attention_run *run, int64_t token, int64_t tokens, int kv_head) {
+    _Alignas(64) float wide[widens ? 2 : 1][widens ? WIDENED_HEAD_DIM * GRAFT_KV_BLOCK : 16];
+    const int inner = widens ? GRAFT_KV_F32 : type;
     const int dim = a->layout.head_dim, group = a->heads / a->layout.kv_heads, rows = (int)tokens * group;
     const int64_t plane = (int64_t)kv_head * dim * GRAFT_KV_BLOCK;
     const int element = type == GRAFT_KV_F32 ? 4 : type == GRAFT_KV_F16 ? 2 : 1;
@@ -587,19 +609,25 @@ ALWAYS_INLINE void attend(const int type, const graft_attention *a, const graft_
         const uint8_t *keys = block + plane * element, *values = block + a->layout.values + plane * element;
         const int64_t start = b * GRAFT_KV_BLOCK;
         const int present = last - start + 1 < GRAFT_KV_BLOCK ? (int)(last - start + 1) : GRAFT_KV_BLOCK;
+        if (widens) {
+            widen_halves(keys, (int64_t)dim * GRAFT_KV_BLOCK, wide[0]);
+            widen_halves(values, (int64_t)dim * present, wide[widens]);
+            keys = (const uint8_t *)wide[0], values = (const uint8_t *)wide[widens];
+        }
         for (int base = 0; base < rows; base += ROW_GROUP) {
             const int count = rows - base < ROW_GROUP ? rows - base : ROW_GROUP;
             const float *q[ROW_GROUP];
             for (int r = 0; r < ROW_GROUP; r++) q[r] = s.q[base + (r < count ? r : 0)];
             v16f score[ROW_GROUP][2] = {};
             for (int i = 0; i < dim; i++) {
-                v16f k0 = load_cached(type, keys, (int64_t)i * GRAFT_KV_BLOCK), k1 = load_cached(type, keys, (int64_t)i * GRAFT_KV_BLOCK + 16);
+                v16f k0 = load_cached(inner, keys, (int64_t)i * GRAFT_KV_BLOCK), k1 = load_cached(inner, keys, (int64_t)i * GRAFT_KV_BLOCK + 16);
                 for (int r = 0; r < ROW_GROUP; r++) {
                     score[r][0] = fma16(k0, splat(q[r][i]), score[r][0]);
                     score[r][1] = fma16(k1, splat(q[r][i]), score[r][1]);
                 }
             }
-            float p[ROW_GROUP][32] = {}, rescale[ROW_GROUP] = {1, 1, 1, 1};
+            float p[ROW_GROUP][32] = {};
+            v16f highest_change = {};
             for (int r = 0; r < count; r++) {
                 const int state = base + r;
                 for (int h = 0; h < 2; h++) {
@@ -623,10 +651,14 @@ ALWAYS_INLINE void attend(const int type, const graft_attention *a, const graft_
                     memcpy(&score[r][h], &bits, sizeof bits);
                 }
                 const float highest = max_lanes(max16(score[r][0], score[r][1])), m = highest > s.m[state] ? highest : s.m[state];
-                v16f p0 = exp16(score[r][0] - splat(m)), p1 = exp16(score[r][1] - splat(m));
-                rescale[r] = exp1(s.m[state] - m);
-                s.l[state] = fmaf(s.l[state], rescale[r], sum_lanes(p0 + p1));
+                highest_change[r] = s.m[state] - m;
                 s.m[state] = m;
+            }
+            const v16f rescale = exp16(highest_change);
+            for (int r = 0; r < count; r++) {
+                const int state = base + r;
+                v16f p0 = exp16(score[r][0] - splat(s.m[state])), p1 = exp16(score[r][1] - splat(s.m[state]));
+                s.l[state] = fmaf(s.l[state], rescale[r], sum_lanes(p0 + p1));
                 if (type == GRAFT_KV_Q8) {
                     const float *scales = (const float *)(block + a->layout.value_scales) + kv_head * GRAFT_KV_BLOCK;
                     p0 = p0 * load16(scales), p1 = p1 * load16(scales + 16);
@@ -635,8 +667,8 @@ ALWAYS_INLINE void attend(const int type, const graft_attention *a, const graft_
             }
             int component = 0;
             for (; component + 64 <= dim; component += 64)
-                weigh_values(type, 4, values, dim, component, present, count, p, rescale, &s.o[base]);
-            for (; component < dim; component += 16) weigh_values(type, 1, values, dim, component, present, count, p, rescale, &s.o[base]);
+                weigh_values(inner, 4, values, dim, component, present, count, p, rescale, &s.o[base]);
+            for (; component < dim; component += 16) weigh_values(inner, 1, values, dim, component, present, count, p, rescale, &s.o[base]);
         }
     }
     for (int r = 0; r < rows; r++) {
@@ -660,9 +692,14 @@ static void NAME(attention)(void *context, size_t begin, size_t end, int thread)
             const int64_t tokens = left < tile ? left : tile;
             const int head = (int)((item - base) % kv_heads);
             switch (a->layout.type) {
-            case GRAFT_KV_F32: attend(GRAFT_KV_F32, a, run, token, tokens, head); break;
-            case GRAFT_KV_F16: attend(GRAFT_KV_F16, a, run, token, tokens, head); break;
-            default: attend(GRAFT_KV_Q8, a, run, token, tokens, head);
+            case GRAFT_KV_F32: attend(GRAFT_KV_F32, 0, a, run, token, tokens, head); break;
+            case GRAFT_KV_F16:
+                if (tokens * (a->heads / kv_heads) > 2 * ROW_GROUP && a->layout.head_dim <= WIDENED_HEAD_DIM)
+                    attend(GRAFT_KV_F16, 1, a, run, token, tokens, head);
+                else
+                    attend(GRAFT_KV_F16, 0, a, run, token, tokens, head);
+                break;
+            default: attend(GRAFT_KV_Q8, 0, a, run, token, tokens, head);
             }
         }
         base += items;

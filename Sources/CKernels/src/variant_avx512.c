@@ -10,6 +10,9 @@
 #define VARIANT avx512
 #define VARIANT_NAME "avx512"
 #define TILE_TOKENS 6
+// From so many rows on, the weights are expanded for all of them; at most so many rows at once.
+#define SLAB_LEAST_TOKENS 24
+#define SLAB_TOKENS 128
 
 #pragma clang diagnostic ignored "-Wpsabi"
 typedef float half_lanes __attribute__((vector_size(64)));
@@ -163,6 +166,7 @@ static void avx512_panel_dots(const graft_panels *w, int64_t panel, const uint8_
     }
 }
 
+#include "slabs_avx512.h"
 #include "variant.h"
 
 static void store_result_avx512(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t token, __m512 sum) {

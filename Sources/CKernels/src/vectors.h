@@ -16,6 +16,7 @@
 
 typedef float v16f __attribute__((vector_size(64)));
 typedef float v8f __attribute__((vector_size(32)));
+typedef float v4f __attribute__((vector_size(16)));
 typedef int32_t v16i __attribute__((vector_size(64)));
 typedef int8_t v16b __attribute__((vector_size(16)));
 typedef uint8_t v16u __attribute__((vector_size(16)));
@@ -35,20 +36,21 @@ ALWAYS_INLINE v16f fma16(v16f a, v16f b, v16f c) { return __builtin_elementwise_
 ALWAYS_INLINE v16f max16(v16f a, v16f b) { return __builtin_elementwise_max(a, b); }
 
 // Lanes are added as a fixed tree: i with i + 8, then i + 4, i + 2, i + 1.
+#define LOW_HALF8(v) __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7)
+#define HIGH_HALF8(v) __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15)
+#define LOW_HALF4(v) __builtin_shufflevector(v, v, 0, 1, 2, 3)
+#define HIGH_HALF4(v) __builtin_shufflevector(v, v, 4, 5, 6, 7)
 ALWAYS_INLINE float sum_lanes(v16f v) {
-    float lane[16];
-    memcpy(lane, &v, sizeof v);
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) lane[i] = lane[i] + lane[i + half];
-    return lane[0];
+    const v8f eight = LOW_HALF8(v) + HIGH_HALF8(v);
+    const v4f four = LOW_HALF4(eight) + HIGH_HALF4(eight);
+    return (four[0] + four[2]) + (four[1] + four[3]);
 }
 
 ALWAYS_INLINE float max_lanes(v16f v) {
-    float lane[16];
-    memcpy(lane, &v, sizeof v);
-    for (int half = 8; half > 0; half /= 2)
-        for (int i = 0; i < half; i++) lane[i] = lane[i] > lane[i + half] ? lane[i] : lane[i + half];
-    return lane[0];
+    const v8f eight = __builtin_elementwise_max(LOW_HALF8(v), HIGH_HALF8(v));
+    const v4f four = __builtin_elementwise_max(LOW_HALF4(eight), HIGH_HALF4(eight));
+    const float a = four[0] > four[2] ? four[0] : four[2], b = four[1] > four[3] ? four[1] : four[3];
+    return a > b ? a : b;
 }
 
 // eˣ, relative error below 2e-7; 0 below -87.3 (so that masked keys weigh nothing), capped above 88.
