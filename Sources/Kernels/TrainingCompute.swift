@@ -23,6 +23,7 @@ public final class TrainingCompute {
     private let attentionScratchBytes: Int
     /// How long a unit may take, in seconds.
     private let unitSeconds: Double
+    public static let unitSeconds = 0.004
     /// Work per second of each operation, as measured.
     private var rates: [Operation: Double] = [:]
 
@@ -45,7 +46,7 @@ public final class TrainingCompute {
     ///   - withoutBFloat16: multiplies bfloat16 without the processor's instructions for it, for tests.
     public init(
         variant: KernelVariant, pool: ComputePool, turnstile: ComputeTurnstile, matrixProduct: @escaping MatrixProduct, longestExample: Int, headDim: Int,
-        unitSeconds: Double = 0.004, withoutBFloat16: Bool = false, isInterrupted: @escaping () -> Bool = { false }
+        unitSeconds: Double = TrainingCompute.unitSeconds, withoutBFloat16: Bool = false, isInterrupted: @escaping () -> Bool = { false }
     ) throws(KernelError) {
         self.variant = variant
         self.pool = pool

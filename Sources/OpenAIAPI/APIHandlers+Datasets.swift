@@ -120,6 +120,7 @@ extension APIHandlers {
                 let line = try stored(requestID) { () throws(InstructionStoreError) in try Self.line(wanted.format, of: exchange, in: store) }
                 switch line {
                 case .omission(let reason): omissions[reason, default: 0] += 1
+                case .line(let bytes) where !isTrainable(bytes): omissions[.untrainable, default: 0] += 1
                 case .line(let bytes):
                     guard spool.byteCount + bytes.count <= configuration.fileBytes else {
                         throw .invalidValue(
@@ -131,6 +132,12 @@ extension APIHandlers {
             }
         }
         return (count, omissions)
+    }
+
+    /// Whether the file that a line goes to would have it as an example: one that has not is good for nothing.
+    private func isTrainable(_ line: [UInt8]) -> Bool {
+        guard let inspect else { return true }
+        return (try? inspect(line))?.problemCount == 0
     }
 
     private static func line(

@@ -12,6 +12,8 @@ package enum TrainingLine: Equatable {
         case emptyAnswer = "empty_answer"
         /// The answer was cut off, and would teach to stop in the middle.
         case truncatedAnswer = "truncated_answer"
+        /// Nothing in it can be trained, as an upload of it would be told: an answer that is only a refusal, a template that does not write it.
+        case untrainable
     }
 
     case line([UInt8])

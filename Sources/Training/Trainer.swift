@@ -10,15 +10,21 @@ public final class Trainer: TrainingService {
     private let turnstile: ComputeTurnstile
     /// For tests: no hardware products of bfloat16.
     private let withoutBFloat16: Bool
+    private let unitSeconds: Double
+
+    /// How long a unit of work is at most, about, between two of which serving may take its turn.
+    public static let unitSeconds = TrainingCompute.unitSeconds
 
     /// - Parameters:
     ///   - pool: used in turns at the turnstile only.
-    public init(model: LanguageModel, variant: KernelVariant, pool: ComputePool, turnstile: ComputeTurnstile) {
+    ///   - unitSeconds: of another length than `Trainer.unitSeconds`, to measure what that costs.
+    public init(model: LanguageModel, variant: KernelVariant, pool: ComputePool, turnstile: ComputeTurnstile, unitSeconds: Double = Trainer.unitSeconds) {
         self.model = model
         self.variant = variant
         self.pool = pool
         self.turnstile = turnstile
         withoutBFloat16 = false
+        self.unitSeconds = unitSeconds
     }
 
     package init(model: LanguageModel, variant: KernelVariant, pool: ComputePool, withoutBFloat16: Bool) {
@@ -26,6 +32,7 @@ public final class Trainer: TrainingService {
         self.variant = variant
         self.pool = pool
         turnstile = ComputeTurnstile()
+        unitSeconds = Self.unitSeconds
         self.withoutBFloat16 = withoutBFloat16
     }
 
@@ -42,7 +49,7 @@ public final class Trainer: TrainingService {
     public func memoryEstimate(for plan: TrainingPlan) -> Int {
         let layout = layout(of: plan), rows = Trainer.maximumRows(plan)
         // Values, gradients, two moments; a snapshot holds three of them once more while it is written.
-        return layout.count * 4 * 7
+        return plan.training.byteCount + (plan.validation?.byteCount ?? 0) + layout.count * 4 * 7
             + TrainingCompute.scratchBytes(threads: pool.threadCount, longestExample: Trainer.longestExample(plan), headDim: model.configuration.headDim)
             + Backpropagation.byteCount(
                 model.configuration, layout: layout, type: Trainer.type(plan.configuration), rows: rows, dropout: plan.configuration.dropout > 0)
@@ -63,7 +70,7 @@ public final class Trainer: TrainingService {
             let parameters = try AdapterParameters(layout: layout(of: plan))
             let compute = try TrainingCompute(
                 variant: variant, pool: pool, turnstile: turnstile, matrixProduct: sgemm, longestExample: Trainer.longestExample(plan),
-                headDim: model.configuration.headDim, withoutBFloat16: withoutBFloat16, isInterrupted: { interruption.isRequested })
+                headDim: model.configuration.headDim, unitSeconds: unitSeconds, withoutBFloat16: withoutBFloat16, isInterrupted: { interruption.isRequested })
             let pass = try Backpropagation(
                 model: model, parameters: parameters, compute: compute, type: Trainer.type(plan.configuration), maximumRows: rows,
                 usesDropout: plan.configuration.dropout > 0)

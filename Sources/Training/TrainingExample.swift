@@ -35,4 +35,16 @@ public enum TrainingExamples: Sendable, Equatable {
         case .preference(let pairs): pairs.count
         }
     }
+
+    /// Bytes that the examples take in memory: a token and its mark, and what an array costs.
+    public var byteCount: Int {
+        func bytes(_ example: TokenizedExample) -> Int { example.tokens.count * Self.tokenBytes + 2 * (MemoryLayout<[Int32]>.size + 32) }
+        return switch self {
+        case .supervised(let examples): examples.reduce(0) { $0 + bytes($1) }
+        case .preference(let pairs): pairs.reduce(0) { $0 + bytes($1.chosen) + bytes($1.rejected) }
+        }
+    }
+
+    /// Bytes of a token with its mark.
+    public static let tokenBytes = MemoryLayout<Int32>.size + MemoryLayout<Bool>.size
 }

@@ -91,16 +91,32 @@ extension JobQueue {
     /// Refuses what would not fit, as far as that can be said at once.
     private func checkMemory(_ request: JobRequest, id: String, owner: String) throws(TuningError) {
         guard let limit = configuration.memoryLimitBytes else { return }
-        var byteCount = 0
+        var found: [StoredFile] = []
         for id in [request.trainingFile, request.validationFile].compactMap({ $0 }) {
-            let found = try stored { () throws(InstructionStoreError) in try files.file(id: id, owner: owner) }?.byteCount ?? 0
-            let (sum, overflow) = byteCount.addingReportingOverflow(found)
-            byteCount = overflow ? .max : sum
+            if let file = try stored({ () throws(InstructionStoreError) in try files.file(id: id, owner: owner) }) { found.append(file) }
         }
-        guard byteCount <= configuration.immediateCheckBytes else { return }
+        let byteCount = found.reduce(0) { $0 + $1.byteCount }
         // Files that cannot be used are the job's own business: it tells of them when it fails.
+        guard byteCount <= configuration.immediateCheckBytes else { return try checkMemory(request, id: id, limit: limit, found) }
         guard let (plan, data) = try? prepare(request, id: id, owner: owner) else { return }
         let estimate = trainer.memoryEstimate(for: data.trainingPlan(plan))
+        if estimate > limit { throw TuningError(.tooLarge, Self.memoryMessage(estimate, limit, plan), parameter: "lora.max_length") }
+    }
+
+    /// Large files are read when the job's turn comes. What their uploads reported bounds the memory from below: a job that is refused here could not have
+    /// run, and one that passes may still fail when it is looked at. An adapter that is continued is not read for it.
+    private func checkMemory(_ request: JobRequest, id: String, limit: Int, _ files: [StoredFile]) throws(TuningError) {
+        let reports = files.compactMap { file in file.report.flatMap { DatasetSize(report: $0) } }
+        guard request.initialAdapter == nil, reports.count == files.count, let training = reports.first else { return }
+        let plan = JobPlan(
+            request, suffix: request.suffix ?? "ft-\(id)", seed: request.seed ?? 0, exampleCount: training.exampleCount,
+            parameterCount: adapters.base.configuration.approximateParameterCount, defaults: configuration.defaults, trainingDigest: "", validationDigest: nil,
+            initial: nil, initialPairs: nil)
+        let longest = min(reports.reduce(1) { max($0, $1.longestTokenCount) }, plan.maximumLength)
+        let standIn = training.standIn(longest: longest, rows: plan.configuration.microBatchTokens, method: request.method)
+        let shape = TrainingPlan(configuration: plan.configuration, training: standIn)
+        let tokens = reports.reduce(0) { $0 + $1.tokenCount }
+        let estimate = trainer.memoryEstimate(for: shape) + max(0, tokens * TrainingExamples.tokenBytes - standIn.byteCount)
         if estimate > limit { throw TuningError(.tooLarge, Self.memoryMessage(estimate, limit, plan), parameter: "lora.max_length") }
     }
 
@@ -111,9 +127,9 @@ extension JobQueue {
     }
 
     /// Reads everything that a request names, and fills in what it leaves open.
-    func prepare(_ request: JobRequest, id: String, owner: String) throws(Halt) -> (JobPlan, JobData) {
+    func prepare(_ request: JobRequest, id: String, owner: String, interruption: Interruption? = nil) throws(Halt) -> (JobPlan, JobData) {
         let maximumLength = request.maximumLength ?? configuration.defaults.maximumLength
-        let data = try reader.data(for: request, owner: owner, maximumLength: maximumLength)
+        let data = try reader.data(for: request, owner: owner, maximumLength: maximumLength, interruption: interruption)
         let plan = JobPlan(
             request, suffix: request.suffix ?? "ft-\(id)", seed: request.seed ?? 0, exampleCount: data.training.examples.count,
             parameterCount: adapters.base.configuration.approximateParameterCount, defaults: configuration.defaults, trainingDigest: data.trainingDigest,

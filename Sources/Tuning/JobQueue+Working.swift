@@ -16,11 +16,18 @@ extension JobQueue {
             return .storageLost
         }
         guard let row = waiting else { return .nothing }
+        let interruption = Interruption()
+        let isStopping = state.withLock { state in
+            if !state.isStopping { state.checked = (row.number, interruption) }
+            return state.isStopping
+        }
+        if isStopping { return .nothing }
+        defer { state.withLock { $0.checked = nil } }
         do throws(Halt) {
             // Examples may be more than memory holds: a process that dies of them must not die for ever.
             try refuseCrashLoop(row)
             try halting { () throws(TuningError) in try adjust(row.number) { $0.startsWithoutSnapshot += 1 } }
-            try check(row)
+            try check(row, interruption)
             return .worked
         } catch {
             if error != .died { try? adjust(row.number) { row in if row.finishedAt == nil { row.startsWithoutSnapshot = 0 } } }
@@ -37,9 +44,9 @@ extension JobQueue {
                 + "look into the server's log, and lower lora.max_length or batch_size if memory ran out")
     }
 
-    private func check(_ row: JobRow) throws(Halt) {
+    private func check(_ row: JobRow, _ interruption: Interruption) throws(Halt) {
         let request = try halting { () throws(TuningError) in try row.parsedRequest() }
-        let (plan, data) = try prepare(request, id: row.id, owner: row.owner)
+        let (plan, data) = try prepare(request, id: row.id, owner: row.owner, interruption: interruption)
         if let limit = configuration.memoryLimitBytes {
             let estimate = trainer.memoryEstimate(for: data.trainingPlan(plan))
             if estimate > limit { throw .failed("memory_limit_exceeded", Self.memoryMessage(estimate, limit, plan), "lora.max_length") }

@@ -26,7 +26,8 @@ public final class JobQueue: TuningService {
     package typealias StageHook = @Sendable (_ stage: Stage, _ job: String) throws(Halt) -> Void
 
     struct State {
-        var current: (number: Int, interruption: Interruption)?
+        /// The job that runs, and the one whose files are looked at.
+        var current, checked: (number: Int, interruption: Interruption)?
         var isStopping = false
         var statistics = TuningStatistics()
         /// Jobs of whose rows a full disk keeps the truth away.
@@ -119,6 +120,7 @@ public final class JobQueue: TuningService {
         let threads = state.withLock { state in
             state.isStopping = true
             state.current?.interruption.request()
+            state.checked?.interruption.request()
             defer { state.threads = [] }
             return state.threads
         }
@@ -205,7 +207,10 @@ public final class JobQueue: TuningService {
                 state.statistics.jobs[before.status, default: 0] -= 1
                 state.statistics.jobs[after.status, default: 0] += 1
                 // Whoever has the job in hand finds out at once.
-                if happening == .paused || happening == .cancelled, let current = state.current, current.number == number { current.interruption.request() }
+                guard happening == .paused || happening == .cancelled else { return }
+                for work in [state.current, state.checked] {
+                    if let work, work.number == number { work.interruption.request() }
+                }
             }
             return row
         }

@@ -1,7 +1,7 @@
 import Training
 
-/// Reads a training file: its bytes, and the most tokens of an example.
-public typealias DatasetReading = @Sendable (_ bytes: [UInt8], _ maximumLength: Int) throws(DatasetError) -> Dataset
+/// Reads a training file: its bytes, and the most tokens of an example. Throws `interrupted` soon after that was asked for.
+public typealias DatasetReading = @Sendable (_ bytes: [UInt8], _ maximumLength: Int, _ interruption: Interruption?) throws(DatasetError) -> Dataset
 
 /// How a queue of jobs behaves.
 public struct TuningConfiguration: Sendable {
@@ -21,7 +21,7 @@ public struct TuningConfiguration: Sendable {
     public var maximumStarts = 3
     /// Added to the threads' niceness.
     public var niceness = 5
-    /// Files up to this size are read when a job is made, so that one that does not fit into memory is refused at once.
+    /// Files up to this size are read when a job is made, so that the memory it needs is known exactly; of larger ones the upload's report must do.
     public var immediateCheckBytes = 4 << 20
 
     public init(directory: String) {

@@ -33,6 +33,8 @@ struct BenchCommand: AsyncParsableCommand {
     var trained: Int?
     @Option(help: "With --train: float32 or bfloat16. Default: the faster one on this machine.")
     var precision: TrainingConfiguration.Precision?
+    @Flag(help: "With --train: train the same once more in whole operations, in turns step by step; the share of their speed that remains is what sharing costs.")
+    var compareUnits = false
     @Option(help: "Repetitions.")
     var `repeat` = 3
     @Flag(help: "Print one JSON object instead of a table.")
@@ -45,6 +47,7 @@ struct BenchCommand: AsyncParsableCommand {
             throw ValidationError("--adapters takes 0 to 256 and --rank 1 to \(Adapter.maximumRank).")
         }
         if let train { guard train > 1, batch > 0, (1..<train).contains(trained ?? 1) else { throw ValidationError("--train takes 2 tokens and more, --batch 1 and more, --trained fewer than --train.") } }
+        guard train != nil || !compareUnits else { throw ValidationError("--compare-units belongs to --train.") }
         guard adapters <= sequences else { throw ValidationError("--adapters \(adapters) need as many --sequences to be dealt out to, not \(sequences).") }
     }
 

@@ -310,6 +310,7 @@ import Testing
         let good = try await exchange(harness, #","metadata":{"app":"x"}"#, content: "one", answer: "First")
         let bad = try await exchange(harness, "", content: "two", answer: "Second")
         try await exchange(harness, "", content: "three", answer: "Thi", reason: .length)
+        try await exchange(harness, "", content: "four", answer: "bad for training")
         for (id, value) in [(good, "true"), (bad, "false")] { #expect(await say(harness, id, "thumb", value).status == 200) }
         #expect(await say(harness, bad, "demonstration", #""Better""#).status == 200)
 
@@ -318,7 +319,7 @@ import Testing
         #expect(object["object"] == "file" && object["purpose"] == "fine-tune" && object["status"] == "processed" && object["filename"] == "logs.jsonl")
         #expect(
             object["graft_dataset"] == [
-                "format": "chat", "examples": 2, "skipped": ["no_demonstration": 0, "unchanged": 0, "empty_answer": 0, "truncated_answer": 1],
+                "format": "chat", "examples": 2, "skipped": ["no_demonstration": 0, "unchanged": 0, "empty_answer": 0, "truncated_answer": 1, "untrainable": 1],
             ])
         #expect(all.head?.headerFields[text: "graft-ignored-parameters"] == "colour")
         let answers = try await lines(harness, all).map { $0["messages"]?.array?.last?["content"]?.string }

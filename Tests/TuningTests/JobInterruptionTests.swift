@@ -130,6 +130,20 @@ struct JobInterruptionTests {
         #expect(try fixture.job(other).status == .succeeded)
     }
 
+    /// A file that takes for ever to read holds up neither its job's end nor that of the process.
+    @Test(arguments: [true, false]) func readingIsInterrupted(byCancelling isCancelled: Bool) throws {
+        let fixture = try TuningFixture()
+        let file = try fixture.files.add(["endless"])
+        let id = try fixture.create { $0.trainingFile = file.id }
+        fixture.queue.start()
+        func starts() throws -> Int { try fixture.store.unfinishedJobs().first { $0.id == id }?.startsWithoutSnapshot ?? 0 }
+        while try starts() == 0 { usleep(1000) }
+        if isCancelled { #expect(try fixture.queue.cancel(id, owner: "local").status == .cancelled) }
+        fixture.queue.shutdown()
+        #expect(try fixture.job(id).status == (isCancelled ? .cancelled : .validatingFiles))
+        #expect(try starts() == 0, "no death is counted")
+    }
+
     @Test func deathsWhileFilesAreValidatedCount() throws {
         let fixture = try TuningFixture()
         let id = try fixture.create(), other = try fixture.create { $0.suffix = "other" }

@@ -266,7 +266,7 @@ struct JobQueueTests {
         fixture.trainer.settings.withLock { $0.memoryEstimate = 200 << 20 }
         let refused = try #require(refusal { _ = try fixture.create() })
         #expect(refused.code == .tooLarge && refused.message.contains("200 MiB") && refused.message.contains("100 MiB") && refused.parameter == "lora.max_length")
-        // A large file is looked at later.
+        // A large file that nobody reported on is looked at later.
         fixture.configure = {
             $0.memoryLimitBytes = 100 << 20
             $0.immediateCheckBytes = 1
@@ -279,6 +279,40 @@ struct JobQueueTests {
         let fitting = try fixture.create()
         fixture.work()
         #expect(try fixture.job(fitting).status == .succeeded)
+    }
+
+    @Test func memoryOfLargeFilesByTheirReports() throws {
+        fixture.configure = {
+            $0.memoryLimitBytes = 100 << 20
+            $0.immediateCheckBytes = 1
+            $0.defaults.microBatchTokens = 100
+        }
+        try fixture.restart()
+        func file(_ examples: Int, _ tokens: Int, longest: Int) throws -> String {
+            let report = #"{"examples":\#(examples),"tokens":\#(tokens),"longest":\#(longest)}"#
+            return try fixture.files.add(
+                Array("abc".utf8), name: "x", purpose: "fine-tune", owner: "local", status: .processed, report: report
+            ).id
+        }
+        fixture.trainer.settings.withLock { $0.memoryEstimate = 200 << 20 }
+        let long = try file(50, 1000, longest: 40)
+        let refused = try #require(refusal { _ = try fixture.create { $0.trainingFile = long } })
+        #expect(refused.code == .tooLarge && refused.parameter == "lora.max_length" && refused.message.contains("200 MiB"))
+        guard case .supervised(let examples) = fixture.trainer.settings.withLock({ $0.estimated })?.training else {
+            Issue.record("no supervised stand-in")
+            return
+        }
+        #expect(examples.map(\.tokens.count) == [40, 40], "as many of the longest as fill a micro-batch")
+        // What is cut is not counted.
+        _ = refusal { _ = try fixture.create { ($0.trainingFile, $0.maximumLength) = (long, 30) } }
+        guard case .supervised(let cut) = fixture.trainer.settings.withLock({ $0.estimated })?.training else { return }
+        #expect(cut.map(\.tokens.count) == [30, 30, 30])
+        // The examples' own memory counts, five bytes a token.
+        fixture.trainer.settings.withLock { $0.memoryEstimate = 50 << 20 }
+        let many = try file(1 << 20, 11 << 20, longest: 11)
+        #expect(refusal { _ = try fixture.create { $0.trainingFile = many } }?.code == .tooLarge)
+        let fewer = try file(1 << 20, 9 << 20, longest: 9)
+        #expect(refusal { _ = try fixture.create { $0.trainingFile = fewer } } == nil)
     }
 
     // MARK: Looking

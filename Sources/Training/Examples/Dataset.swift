@@ -78,4 +78,7 @@ public struct DatasetError: Error, Sendable, Equatable, CustomStringConvertible 
     }
 
     public var description: String { message }
+
+    /// Somebody asked the reading to stop; nothing is wrong with the bytes.
+    public static let interrupted = DatasetError("The reading was interrupted.")
 }

@@ -17,11 +17,16 @@ public struct DatasetReader: Sendable {
         self.maximumLength = maximumLength
     }
 
+    /// - Parameter interruption: ends the reading between two rows.
     /// - Throws: if the file is in none of the formats. A file whose format can be told, but without a usable row, gives no examples and says why.
-    public func read(_ bytes: [UInt8]) throws(DatasetError) -> Dataset {
+    ///   `interrupted` when that was asked for.
+    public func read(_ bytes: [UInt8], interruption: Interruption? = nil) throws(DatasetError) -> Dataset {
         var (container, source) = try Self.open(bytes)
         var collection = DatasetCollection(container: container, encoder: encoder, maximumLength: maximumLength)
-        while let row = source.next() { collection.add(row) }
+        while let row = source.next() {
+            if interruption?.isRequested == true { throw .interrupted }
+            collection.add(row)
+        }
         return try collection.dataset()
     }
 

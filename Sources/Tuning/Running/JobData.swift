@@ -27,13 +27,13 @@ struct JobDataReader: Sendable {
     let adapters: any AdapterService
     let read: DatasetReading
 
-    /// - Throws: `failed` with OpenAI's codes for files that cannot be used.
-    func data(for request: JobRequest, owner: String, maximumLength: Int) throws(Halt) -> JobData {
-        let (training, trainingFile, note) = try dataset(request.trainingFile, request.method, owner, maximumLength, "training_file")
+    /// - Throws: `failed` with OpenAI's codes for files that cannot be used; `interrupted`.
+    func data(for request: JobRequest, owner: String, maximumLength: Int, interruption: Interruption? = nil) throws(Halt) -> JobData {
+        let (training, trainingFile, note) = try dataset(request.trainingFile, request.method, owner, maximumLength, interruption, "training_file")
         var data = JobData(training: training, trainingDigest: trainingFile.digest)
         data.notes = [note].compactMap { $0 }
         if let id = request.validationFile {
-            let (validation, file, note) = try dataset(id, request.method, owner, maximumLength, "validation_file")
+            let (validation, file, note) = try dataset(id, request.method, owner, maximumLength, interruption, "validation_file")
             data.validation = validation
             data.validationDigest = file.digest
             if let note { data.notes.append(note) }
@@ -56,7 +56,7 @@ struct JobDataReader: Sendable {
     }
 
     private func dataset(
-        _ id: String, _ method: JobRequest.Method, _ owner: String, _ maximumLength: Int, _ parameter: String
+        _ id: String, _ method: JobRequest.Method, _ owner: String, _ maximumLength: Int, _ interruption: Interruption?, _ parameter: String
     ) throws(Halt) -> (Dataset, StoredFile, note: String?) {
         func refused(_ message: String) -> Halt { .failed("invalid_\(parameter)", "\(id): \(message)", parameter) }
         let found: StoredFile?
@@ -74,7 +74,11 @@ struct JobDataReader: Sendable {
             throw Halt(TuningError(error))
         }
         let dataset: Dataset
-        do throws(DatasetError) { dataset = try read(bytes, maximumLength) } catch { throw refused(error.message) }
+        do throws(DatasetError) {
+            dataset = try read(bytes, maximumLength, interruption)
+        } catch {
+            throw error == .interrupted ? .interrupted : refused(error.message)
+        }
         let report = dataset.report
         guard dataset.examples.count > 0 else {
             throw refused("no line can be used" + (report.problems.first.map { "; line \($0.line): \($0.message)" } ?? ""))

@@ -58,7 +58,7 @@ final class JobRun {
     /// Reads the data and sets the run up where the last snapshot left it.
     private func begin(_ plan: JobPlan) throws(Halt) -> any TrainingRun {
         let request = try halting { () throws(TuningError) in try row.parsedRequest() }
-        let data = try queue.reader.data(for: request, owner: row.owner, maximumLength: plan.maximumLength)
+        let data = try queue.reader.data(for: request, owner: row.owner, maximumLength: plan.maximumLength, interruption: interruption)
         guard data.trainingDigest == plan.trainingDigest, data.validationDigest == plan.validationDigest, data.initial == plan.initial,
             data.training.examples.count == plan.exampleCount
         else {

@@ -106,7 +106,7 @@ func openJobs(_ options: JobOptions) throws -> any JobOperations {
         let adapters = try home.registry(base: try adapterBase(engine))
         let queue = try JobQueue(
             store: home.store, adapters: adapters, files: FileStore(home.store), trainer: NoTrainer(),
-            read: { _, _ throws(DatasetError) in throw DatasetError("Nothing is read here.") }, configuration: TuningConfiguration(directory: home.jobsDirectory))
+            read: { _, _, _ throws(DatasetError) in throw DatasetError("Nothing is read here.") }, configuration: TuningConfiguration(directory: home.jobsDirectory))
         return LocalJobs(queue, holding: home, isWorking: false)
     } catch let error as DataDirectoryError {
         guard let address = error.holder?.address else { throw error }

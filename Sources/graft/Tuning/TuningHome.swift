@@ -55,7 +55,9 @@ struct TuningSettings {
         return try JobQueue(
             store: home.store, adapters: adapters, files: files,
             trainer: Trainer(model: loaded.model, variant: loaded.variant, pool: loaded.pool, turnstile: turnstile),
-            read: { bytes, length throws(DatasetError) in try DatasetReader(encoder: encoder, maximumLength: min(length, context)).read(bytes) },
+            read: { bytes, length, interruption throws(DatasetError) in
+                try DatasetReader(encoder: encoder, maximumLength: min(length, context)).read(bytes, interruption: interruption)
+            },
             configuration: configuration, notice: notice)
     }
 }

@@ -293,4 +293,12 @@ import Training
             for example in set.supervised { #expect(example.tokens.count <= 64 && example.trainedCount > 0) }
         }
     }
+
+    @Test func interruption() throws {
+        let reader = DatasetReader(encoder: try ByteEncoder.chat(), maximumLength: 64)
+        let bytes = Array(#"{"prompt":"a","completion":"b"}"#.utf8), interruption = Interruption()
+        #expect(try reader.read(bytes, interruption: interruption).examples.count == 1)
+        interruption.request()
+        #expect(throws: DatasetError.interrupted) { try reader.read(bytes, interruption: interruption) }
+    }
 }

@@ -13,6 +13,8 @@ final class FakeTrainer: TrainingService {
         /// Thrown by the step of this number.
         var failure: (step: Int, error: TrainingError)?
         var memoryEstimate = 1000
+        /// What the last estimate was asked for.
+        var estimated: TrainingPlan?
         /// What the last start was given.
         var plan: TrainingPlan?
         var starts: [Int] = []
@@ -20,7 +22,12 @@ final class FakeTrainer: TrainingService {
 
     let settings = Mutex(Settings())
 
-    func memoryEstimate(for plan: TrainingPlan) -> Int { settings.withLock { $0.memoryEstimate } }
+    func memoryEstimate(for plan: TrainingPlan) -> Int {
+        settings.withLock { settings in
+            settings.estimated = plan
+            return settings.memoryEstimate
+        }
+    }
 
     func start(_ plan: TrainingPlan, from snapshot: [UInt8]?, interruption: Interruption) throws(TrainingError) -> any TrainingRun {
         if interruption.isRequested { throw TrainingError(.interrupted, "interrupted") }

@@ -1,6 +1,7 @@
 import Adapters
 import FoundationEssentials
 import GGUF
+import Glibc
 import InstructionStore
 import JSON
 import Modeling
@@ -118,9 +119,13 @@ final class TuningFixture {
     }
 
     /// The data format of the tests; see `FakeFiles.add`.
-    static let read: DatasetReading = { bytes, maximumLength throws(DatasetError) in
+    static let read: DatasetReading = { bytes, maximumLength, interruption throws(DatasetError) in
         let lines = String(decoding: bytes, as: UTF8.self).split(separator: "\n").map(String.init)
         guard !lines.isEmpty, lines[0] != "unreadable" else { throw DatasetError("found none of the formats") }
+        if lines[0] == "endless" {
+            while interruption?.isRequested != true { usleep(1000) }
+            throw .interrupted
+        }
         func example(_ text: String) -> TokenizedExample {
             let tokens = text.utf8.prefix(maximumLength).map { Int32($0) }
             return TokenizedExample(tokens: tokens, isTrained: tokens.indices.map { $0 > 0 })
