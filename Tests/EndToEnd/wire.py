@@ -1,6 +1,7 @@
 """What the tests of framing, load and shutdown share: raw sockets, a strict reader of responses, the server's own figures, servers with settings of their own.
 
 The reader is deliberately not a library's: it takes nothing but the framing that RFC 9112 allows a server to send."""
+import atexit
 import dataclasses
 import os
 import pathlib
@@ -176,7 +177,8 @@ class Server:
         binary = os.environ.get("GRAFT_BINARY", ".build/release/graft")
         with open(self.log_path, "ab") as log:
             log.truncate(0)
-            self.process = subprocess.Popen([binary, "serve", "--port", "0"], cwd=ROOT, env=environment, stderr=log)
+            self.process = subprocess.Popen([binary, "serve", "--port", "0"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+        atexit.register(self.kill)
         eventually(lambda: "address=" in self.log or self.process.poll() is not None, "the server")
         found = re.search(r"address=(\S+)", self.log)
         assert found, self.log
@@ -198,10 +200,13 @@ class Server:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def kill(self):
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def __exit__(self, *_):
+        self.kill()
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
