@@ -66,7 +66,7 @@ def r36_streams_finish_and_a_job_goes_on_after_the_restart():
         server = Server(scratch, **settings)
         job = start_job(server.base, epochs=50)
         eventually(lambda: len(steps(server.base, job)) >= 3, "the job's first steps")
-        streams = [Wire(server.base).send(chat(150)) for _ in range(8)]
+        streams = [Wire(server.base).send(chat(80)) for _ in range(8)]
         idle = Wire(server.base).send(get())
         assert idle.response().status == 200
         early = [stream.head() for stream in streams]
@@ -96,7 +96,7 @@ def r36_streams_finish_and_a_job_goes_on_after_the_restart():
                 body += stream.take(size)
                 stream.take(2)
             data = [line[6:] for line in body.decode().splitlines() if line.startswith("data: ")]
-            assert data[-1] == "[DONE]" and json.loads(data[-2])["choices"][0]["finish_reason"] == "length"
+            assert data[-1] == "[DONE]" and json.loads(data[-2])["choices"][0]["finish_reason"] == "length", data[-2:]
             assert "error" not in body.decode()
             stream.socket.close()
         assert server.process.wait(PATIENCE) == 0

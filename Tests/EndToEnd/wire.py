@@ -17,7 +17,7 @@ import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # How long anything may take before a test that waits in vain fails.
-PATIENCE = 60
+PATIENCE = 120
 TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 
 
