@@ -28,12 +28,15 @@ bench: build
 
 # A thousand publishes and deletes of adapters over four names while sixteen streams run (a few minutes). Fails on an error, on an answer that is
 # not wholly one version's, on gaps between tokens, and on memory that is not given back. Then twenty kills of a server that tunes: nothing that was
-# acknowledged may be missing, and every job must come to the same bytes (a few minutes more).
+# acknowledged may be missing, and every job must come to the same bytes (a few minutes more). Then a thousand slow clients, a minute of four times too
+# much work, and ten thousand mixed requests, a third of them given up, after which nothing may be left (half an hour).
 soak: build
 	Scripts/setup tests
 	.build/release/graft pull smollm2-135m-instruct
 	Scripts/with-server sh -c '.venv/bin/python Tests/EndToEnd/swap_soak.py "$$GRAFT_BASE_URL" --pid "$$GRAFT_SERVER_PID" --strict'
 	.venv/bin/python Tests/EndToEnd/kill_soak.py --kills 20
+	.venv/bin/python Tests/EndToEnd/load_test.py --strict
+	Scripts/with-server sh -c '.venv/bin/python Tests/EndToEnd/mixed_soak.py "$$GRAFT_BASE_URL" --pid "$$GRAFT_SERVER_PID" --strict'
 
 # Preconditions everywhere and assertions alive.
 debug-test:

@@ -80,7 +80,8 @@ let package = Package(
             name: "AdaptersTests", dependencies: ["Adapters", "InstructionStore", "Modeling", "GGUF", "Kernels", "JSON", "TLS", "TestSupport"], exclude: ["Fixtures"]),
         .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", httpTypes]),
         .testTarget(
-            name: "InferenceTests", dependencies: ["Inference", "Adapters", "Modeling", "Tokenization", "GGUF", "Kernels", "TestSupport"], exclude: ["Fixtures"]),
+            name: "InferenceTests", dependencies: ["Inference", "Adapters", "Modeling", "Tokenization", "GGUF", "Executors", "Kernels", "TestSupport"],
+            exclude: ["Fixtures"]),
         .testTarget(
             name: "TrainingTests", dependencies: ["Training", "Adapters", "Modeling", "Tokenization", "GGUF", "Kernels", "JSON", "TestSupport"]),
         .testTarget(

@@ -129,6 +129,16 @@ public final class TCPStream: LoopHandle {
         return handedOver + UInt64(max(0, inFlight.count - uv_stream_get_write_queue_size(stream)))
     }
 
+    /// Those of `sentCount` that the peer's system has acknowledged. Asks the kernel, whose buffer may hold much that nobody has taken.
+    public var takenCount: UInt64 {
+        var descriptor: Int32 = -1
+        guard !isClosed, uv_fileno(handle, &descriptor) == 0 else { return sentCount }
+        var queued: Int32 = 0
+        // SIOCOUTQ, which the C library hides from Swift as a macro of a macro.
+        guard ioctl(descriptor, UInt(TIOCOUTQ), &queued) == 0 else { return sentCount }
+        return sentCount - min(sentCount, UInt64(max(0, queued)))
+    }
+
     /// `output` has grown: it is sent at the end of this turn.
     public func setNeedsFlush() {
         guard !needsFlush, !isClosed else { return }

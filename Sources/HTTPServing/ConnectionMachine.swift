@@ -95,7 +95,7 @@ package final class ConnectionMachine {
     private var bodyAtDeadline = 0
     var pingDeadline = UInt64.max
     private var writeDeadline = UInt64.max
-    private var sentAtDeadline: UInt64 = 0
+    private var takenAtDeadline: UInt64 = 0
     private var lingerDeadline = UInt64.max
 
     package init(configuration: HTTPServerConfiguration, stamps: ResponseStamps, now: UInt64) {
@@ -282,12 +282,18 @@ package final class ConnectionMachine {
         return lost
     }
 
-    /// No more requests after the current one. An idle connection ends at once.
+    /// No more requests after the current one, or after the next one if there is none.
     package func drain() {
         isDraining = true
         exchange?.closes = true
-        if phase == .receiving, !parser.isMidMessage, head == nil {
-            phase = .closed
+    }
+
+    /// Whether closing the connection now would take something from its client: a response, or the one to a request that has begun to arrive.
+    package var isBusy: Bool {
+        switch phase {
+        case .receiving: parser.isMidMessage || head != nil
+        case .responding, .lingering: true
+        case .closed: false
         }
     }
 
@@ -325,8 +331,8 @@ package final class ConnectionMachine {
 
     // MARK: - Time
 
-    /// Notes how many bytes wait for the client, and how many were sent so far.
-    package func watchOutput(unsent: Int, sent: UInt64, now: UInt64) {
+    /// Notes how many bytes wait for the client, and how many it has taken so far; asked for only when that matters.
+    package func watchOutput(unsent: Int, taken: @autoclosure () -> UInt64, now: UInt64) {
         if unsent == 0 {
             writeDeadline = .max
             guard phase == .lingering else { return }
@@ -337,7 +343,7 @@ package final class ConnectionMachine {
             }
         } else if writeDeadline == .max {
             writeDeadline = now + times.write
-            sentAtDeadline = sent
+            takenAtDeadline = taken()
         }
     }
 
@@ -358,11 +364,12 @@ package final class ConnectionMachine {
     }
 
     /// Says what time has brought. Called again until it says `nothing`.
-    package func expire(now: UInt64, unsent: Int, sent: UInt64) -> Expiry {
+    package func expire(now: UInt64, unsent: Int, taken: @autoclosure () -> UInt64) -> Expiry {
         if now >= writeDeadline {
-            if unsent > 0, sent == sentAtDeadline { return .close }
+            let taken = taken()
+            if unsent > 0, taken < takenAtDeadline + UInt64(max(1, configuration.writeProgress)) { return .close }
             writeDeadline = unsent > 0 ? now + times.write : .max
-            sentAtDeadline = sent
+            takenAtDeadline = taken
         }
         if now >= lingerDeadline { return .close }
         if now >= pingDeadline, let keepAlive = exchange?.keepAlive {

@@ -119,6 +119,8 @@ public protocol HTTPApplication: AnyObject, Sendable {
     func exchangeClosed(_ exchange: ExchangeID, on server: isolated HTTPServer)
     /// The bytes that the client has not taken rose above the watermark (true), or fell below half of it (false). Stop producing in between.
     func exchange(_ exchange: ExchangeID, isCongested: Bool, on server: isolated HTTPServer)
+    /// A drain has lasted as long as it may: every exchange that is still open is to be ended now, in whatever way tells its client most.
+    func drainIsOver(on server: isolated HTTPServer)
     /// The response for a request that the server refuses. May be called on any thread.
     func response(to rejection: HTTPRejection) -> (HTTPResponse, [UInt8])
 }
@@ -127,4 +129,6 @@ extension HTTPApplication {
     public func admit(_ head: HTTPRequest, path: String, exchange: ExchangeID, on server: isolated HTTPServer) -> HTTPAdmission {
         .accept(bodyLimit: nil)
     }
+
+    public func drainIsOver(on server: isolated HTTPServer) {}
 }

@@ -33,7 +33,8 @@ public actor HTTPServer {
     private var listener: TCPListener?
     var connections: [UInt64: Connection] = [:]
     private var lastSerial: UInt64 = 0
-    private var isDraining = false
+    /// Whether `drain` or `close` has begun.
+    public private(set) var isDraining = false
     private var drainWaiters: [CheckedContinuation<Void, Never>] = []
 
     private var timers: [UInt64: LoopTimer] = [:]
@@ -79,20 +80,31 @@ public actor HTTPServer {
         return listener.port
     }
 
-    /// Stops accepting, ends idle connections and waits for the responses in progress, each of which then ends its connection.
-    /// - Parameter deadline: after this what is left is cut off.
+    /// Waits for the responses in progress, each of which then ends its connection, as do those to requests that come meanwhile. Until `close`, which is to
+    /// follow, connections are still accepted, so that clients are told what is going on and not just refused.
+    /// - Parameter deadline: after this the application is told to end what is left, and what that leaves is cut off.
     public func drain(deadline: Duration) async {
         isDraining = true
-        stopListening()
         for connection in connections.values {
             connection.machine.drain()
-            settle(connection)
         }
-        if !connections.isEmpty {
-            schedule(after: deadline) { $0.closeConnections() }
-            await withCheckedContinuation { drainWaiters.append($0) }
+        guard connections.values.contains(where: { $0.machine.isBusy }) else { return }
+        let timer = schedule(after: deadline) { server in
+            server.application.drainIsOver(on: server)
+            server.schedule(after: server.configuration.farewellTimeout) { $0.closeConnections() }
         }
-        close()
+        await withCheckedContinuation { drainWaiters.append($0) }
+        cancel(timer)
+    }
+
+    /// Ends the waiting of `drain` when nobody has to be waited for any more.
+    private func noteDrainProgress() {
+        guard isDraining, !drainWaiters.isEmpty, !connections.values.contains(where: { $0.machine.isBusy }) else { return }
+        let waiters = drainWaiters
+        drainWaiters.removeAll()
+        for waiter in waiters {
+            waiter.resume()
+        }
     }
 
     /// Stops accepting and cuts every connection off.
@@ -211,6 +223,7 @@ extension HTTPServer {
         lastSerial += 1
         let now = loop.now
         let machine = ConnectionMachine(configuration: configuration, stamps: stamps, now: now)
+        if isDraining { machine.drain() }
         let connection = Connection(serial: lastSerial, stream: stream, machine: machine, server: self)
         stream.delegate = connection
         connections[connection.serial] = connection
@@ -255,13 +268,7 @@ extension HTTPServer {
         abandon(connection.machine.failed(), of: connection)
         connections[connection.serial] = nil
         statistics.openConnections = connections.count
-        if connections.isEmpty {
-            let waiters = drainWaiters
-            drainWaiters.removeAll()
-            for waiter in waiters {
-                waiter.resume()
-            }
-        }
+        noteDrainProgress()
     }
 
     private func abandon(_ sequence: UInt64?, of connection: Connection) {
@@ -360,7 +367,7 @@ extension HTTPServer {
             stream.stopReading()
             connection.probeTime = loop.now + HTTPServer.probePeriod
         }
-        machine.watchOutput(unsent: stream.unsentCount, sent: stream.sentCount, now: loop.now)
+        machine.watchOutput(unsent: stream.unsentCount, taken: stream.takenCount, now: loop.now)
         if machine.phase == .closed {
             return stream.close()
         }
@@ -425,7 +432,7 @@ extension HTTPServer {
     private func expire(_ connection: Connection, now: UInt64) {
         let stream = connection.stream
         while true {
-            switch connection.machine.expire(now: now, unsent: stream.unsentCount, sent: stream.sentCount) {
+            switch connection.machine.expire(now: now, unsent: stream.unsentCount, taken: stream.takenCount) {
             case .nothing:
                 return settle(connection)
             case .close:

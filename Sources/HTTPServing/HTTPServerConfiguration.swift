@@ -12,10 +12,14 @@ public struct HTTPServerConfiguration: Sendable {
     public var bodyProgress = 4096
     /// A connection without a request is closed after this.
     public var idleTimeout: Duration = .seconds(75)
-    /// A client that takes no byte of a response for this long is gone.
+    /// While bytes of a response wait for the client, it must take `writeProgress` of them, or all, in each such period.
     public var writeTimeout: Duration = .seconds(30)
+    /// What counts as progress of a response, in bytes: a client that trickles keeps what its answer occupies from others.
+    public var writeProgress = 30_720
     /// After a response that ends the connection, how long to wait for the client to have read it.
     public var lingerTimeout: Duration = .seconds(2)
+    /// When a drain takes too long, how long the answers that are ended then may take to leave.
+    public var farewellTimeout: Duration = .seconds(1)
     /// Connections above this are answered with a rejection.
     public var maxConnections = 4096
     /// How many unsent bytes make an exchange congested; half of it ends that.

@@ -10,6 +10,8 @@ public struct EngineConfiguration: Sendable {
     /// Sequences that run at once, and those that may wait.
     public var maxSequences = 16
     public var maxQueued = 256
+    /// Sequences that run beyond `maxSequences`, of owners that run none: nobody waits for the end of somebody else's long answer.
+    public var spareSequences = 4
     /// Bytes of keys and values, all sequences together.
     public var cacheBytes: Int
     public var numerics = Numerics.fast
@@ -47,8 +49,10 @@ public actor Engine: GenerationService {
         var commands: [Command] = []
         var isLoopRunning = false
         var isStopping = false
+        /// A step is to be taken although there may be nothing to do.
+        var isBeatDue = false
         /// Sequences that the scheduler holds, as of the last step, and submissions on their way.
-        var held = 0, submitted = 0
+        var held = QueueOccupancy(), submitted = QueueOccupancy()
         var statistics = EngineStatistics()
     }
 
@@ -78,6 +82,7 @@ public actor Engine: GenerationService {
     public nonisolated let schedulerConfiguration: SchedulerConfiguration
     private nonisolated let executor: ThreadExecutor
     private nonisolated let mailbox = Mutex(Mailbox())
+    private nonisolated let queueBound: QueueBound
 
     private let configuration: EngineConfiguration
     private let tokenizer: Tokenizer
@@ -88,6 +93,8 @@ public actor Engine: GenerationService {
     private let lanes: [SamplingLane]
     private var scheduler: Scheduler
     private var active: [SequenceID: Active] = [:]
+    /// A cache block that no sequence is given.
+    private let scratchBlock: Int32
     /// Seconds per prefill row, a moving average.
     private var secondsPerRow = 0.0
 
@@ -106,16 +113,23 @@ public actor Engine: GenerationService {
         let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: precision)
         let contextBlocks = BlockPool.blocks(for: configuration.contextLength)
         // More than every sequence can hold would never be used.
-        let blocks = min(max(configuration.cacheBytes / blockBytes, 1), contextBlocks * configuration.maxSequences)
-        let cache = try KVCache(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: blocks, precision: precision)
+        let slots = configuration.maxSequences + configuration.spareSequences
+        let blocks = min(max(configuration.cacheBytes / blockBytes, 1), contextBlocks * slots)
+        // One more for steps that belong to nobody.
+        let cache = try KVCache(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: blocks + 1, precision: precision)
+        scratchBlock = Int32(blocks)
         forward = try ForwardPass(
             model: model, cache: cache, variant: variant, pool: pool, numerics: configuration.numerics,
-            maximumRows: max(configuration.maxRowsPerStep, configuration.maxSequences + 1), maximumLogitsRows: max(configuration.maxSequences, 16))
+            maximumRows: max(configuration.maxRowsPerStep, slots + 1), maximumLogitsRows: max(slots, 16))
         var scheduling = SchedulerConfiguration(contextLength: configuration.contextLength, blockCount: blocks)
         scheduling.maxSequences = configuration.maxSequences
+        scheduling.spareSequences = configuration.spareSequences
+        scheduling.admissionOrder = .fairByOwner
         // The mailbox bounds the queue; the scheduler only sees what that let through.
-        scheduling.maxQueued = configuration.maxQueued + configuration.maxSequences
-        scheduling.maxRowsPerStep = max(configuration.maxRowsPerStep, configuration.maxSequences + 1)
+        queueBound = QueueBound(
+            places: configuration.maxSequences + configuration.maxQueued, spare: max(configuration.spareSequences, configuration.maxQueued / 4))
+        scheduling.maxQueued = queueBound.places + queueBound.spare
+        scheduling.maxRowsPerStep = max(configuration.maxRowsPerStep, slots + 1)
         scheduling.endOfGeneration = tokenizer.endOfGeneration
         schedulerConfiguration = scheduling
         let scheduler = Scheduler(scheduling)
@@ -142,16 +156,29 @@ public actor Engine: GenerationService {
         let rows = min(BlockPool.blockSize, limits.contextLength)
         let tokens = (0..<Int32(rows)).map { $0 % Int32(limits.vocabularySize) }
         let clock = ContinuousClock(), start = clock.now
-        // No sequence holds block 0 yet, and nothing in it is registered.
-        precondition(scheduler.runningCount == 0 && scheduler.pool.inUseCount == 0, "the warm-up comes before the first request")
-        let isFinite = turnstile.serve {
-            let count = forward.run([ForwardSegment(tokens: tokens, position: 0, blocks: [0], logits: .last)])
-            return forward.logits(of: 0..<count)[0].allSatisfy(\.isFinite)
-        }
-        guard isFinite else {
+        guard computesFiniteNumbers(tokens) else {
             throw InferenceError(.internalFailure, "the model computes values that are not finite; the file is damaged or badly converted")
         }
         pace(secondsPerRow: (clock.now - start).inSeconds / Double(rows))
+        publishStatistics(clock.now)
+    }
+
+    /// A step on the scratch block.
+    private func computesFiniteNumbers(_ tokens: [Int32]) -> Bool {
+        turnstile.serve {
+            let count = forward.run([ForwardSegment(tokens: tokens, position: 0, blocks: [scratchBlock], logits: .last)])
+            return forward.logits(of: 0..<count)[0].allSatisfy(\.isFinite)
+        }
+    }
+
+    /// The heartbeat of an engine that has nothing to do: one row, which shows that the next token could be computed.
+    private func takeBeat() -> Bool {
+        let isDue = mailbox.withLock { box in
+            defer { box.isBeatDue = false }
+            return box.isBeatDue && !box.isStopping
+        }
+        if isDue { publishStatistics(computesFiniteNumbers([0]) ? .now : nil) }
+        return isDue
     }
 
     // MARK: From any thread
@@ -164,10 +191,12 @@ public actor Engine: GenerationService {
         }
         let refusal = mailbox.withLock { box -> InferenceError? in
             if box.isStopping { return InferenceError(.shuttingDown, "The server is shutting down.") }
-            guard box.held + box.submitted < limits.maxSequences + limits.maxQueued else {
+            var held = box.held
+            held.add(box.submitted)
+            guard queueBound.admits(request.owner, held: held) else {
                 return InferenceError(.queueFull, "\(limits.maxSequences) sequences run and \(limits.maxQueued) wait, which is the limit; try again later.")
             }
-            box.submitted += 1
+            box.submitted.add(request.owner)
             box.commands.append(.submit(request, id, sink))
             return nil
         }
@@ -185,10 +214,15 @@ public actor Engine: GenerationService {
         wake()
     }
 
+    public nonisolated func beat() {
+        mailbox.withLock { $0.isBeatDue = true }
+        wake()
+    }
+
     public nonisolated var statistics: EngineStatistics {
         mailbox.withLock { box in
             var statistics = box.statistics
-            statistics.waiting += box.submitted
+            statistics.waiting += box.submitted.total
             return statistics
         }
     }
@@ -222,9 +256,14 @@ public actor Engine: GenerationService {
             announce(plan.admissions)
             if plan.isEmpty {
                 publishStatistics()
+                if takeBeat() {
+                    await Task.yield()
+                    continue
+                }
                 let isIdle = mailbox.withLock { box in
-                    if box.commands.isEmpty { box.isLoopRunning = false }
-                    return box.commands.isEmpty
+                    let isIdle = box.commands.isEmpty && (!box.isBeatDue || box.isStopping)
+                    if isIdle { box.isLoopRunning = false }
+                    return isIdle
                 }
                 if isIdle { return }
                 continue
@@ -238,8 +277,8 @@ public actor Engine: GenerationService {
         let commands = mailbox.withLock { box in
             defer {
                 box.commands.removeAll(keepingCapacity: true)
-                box.held += box.submitted
-                box.submitted = 0
+                box.held.add(box.submitted)
+                box.submitted = QueueOccupancy()
             }
             return box.commands
         }
@@ -494,9 +533,12 @@ public actor Engine: GenerationService {
 
     private func publishStatistics(_ lastStep: ContinuousClock.Instant? = nil) {
         var statistics = scheduler.statistics
+        let held = QueueOccupancy(byOwner: scheduler.sequencesByOwner)
         mailbox.withLock { box in
             statistics.lastStep = lastStep ?? box.statistics.lastStep
-            box.held = statistics.running + statistics.waiting
+            // Any step is as good as one for its own sake.
+            if lastStep != nil { box.isBeatDue = false }
+            box.held = held
             box.statistics = statistics
         }
     }

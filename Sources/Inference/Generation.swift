@@ -32,7 +32,8 @@ public struct GenerationRequest: Sendable {
     public var wantsPromptLogprobs = false
     /// The adapters that the whole answer is computed with, whatever happens to their names meanwhile.
     public var adapters = AdapterSet.none
-    /// Whose request this is: cached keys and values are never shared between owners.
+    /// Whose request this is, the tenant: cached keys and values are never shared between owners, and the engine's time and queue are shared fairly
+    /// between them.
     public var owner = ""
     /// The model name that the metrics count this request under.
     public var modelName = ""
@@ -153,6 +154,9 @@ public protocol GenerationService: AnyObject, Sendable {
     func cancel(_ id: SequenceID)
     /// A paused sequence keeps its place and its cache but decodes no further.
     func setPaused(_ id: SequenceID, _ paused: Bool)
+    /// Has the engine prove that it can compute: if it has nothing to do it takes a step of one row for nobody, after which `lastStep` moves on, as after any
+    /// step. Does not wait for that.
+    func beat()
     var statistics: EngineStatistics { get }
 }
 
@@ -175,7 +179,7 @@ public struct EngineStatistics: Sendable {
     public var running = 0, waiting = 0
     public var blocksTotal = 0, blocksInUse = 0, blocksCached = 0
     public var steps: UInt64 = 0, prefillTokens: UInt64 = 0, decodeTokens: UInt64 = 0, cachedTokens: UInt64 = 0
-    /// When the last step ended; `nil` before the first.
+    /// When the last step ended, one for the heartbeat included; `nil` before the first.
     public var lastStep: ContinuousClock.Instant?
 
     public init() {}

@@ -4,8 +4,9 @@ public struct SchedulerConfiguration: Sendable {
     public enum AdmissionOrder: Sendable {
         /// First come, first served.
         case arrival
-        /// First the owner with the fewest running sequences, by arrival among equals: a flood of one owner's requests delays
-        /// another owner by one sequence, not by the flood.
+        /// First the owner for whom the fewest rows were computed, among equals the one with the fewest running sequences, then by
+        /// arrival: a flood of one owner's requests delays another owner by one sequence, not by the flood. Prompts get their rows in
+        /// the same order of owners. The requests of one owner are served by arrival.
         case fairByOwner
     }
 
@@ -15,6 +16,9 @@ public struct SchedulerConfiguration: Sendable {
     public var blockCount: Int
     /// Sequences that run at once.
     public var maxSequences = 16
+    /// Sequences that run beyond those, at most; with `fairByOwner` only, and only of owners that run none. So a newcomer does not wait for the end
+    /// of somebody's long answer.
+    public var spareSequences = 0
     /// Sequences that wait.
     public var maxQueued = 256
     /// Rows of one step. With the next it bounds the time of a step, and so how long a cancellation or a token waits.
@@ -60,7 +64,7 @@ public struct ScheduledRequest: Sendable {
 /// the engine computes it, `complete(_:_:)` takes the result in; nothing else moves a sequence forward.
 ///
 /// A step has one row for every running sequence that decodes, then prefill chunks in order of admission within the row
-/// budget. A sequence is admitted when a slot is free and the pool can promise the blocks for its prompt and all tokens it may
+/// budget (with `fairByOwner` in order of the owners' shares). A sequence is admitted when a slot is free and the pool can promise the blocks for its prompt and all tokens it may
 /// generate, so a running sequence is never preempted. Nobody overtakes the next sequence in line while it waits for blocks.
 ///
 /// Prefixes: blocks are registered as soon as they are full, and a prompt is looked up at admission and again before each of
@@ -118,23 +122,26 @@ public struct Scheduler: Sendable {
     private var order: [Int] = []
     private var places: [SequenceID: Place] = [:]
     private var isStepInFlight = false
+    private var shares = OwnerShares()
 
     public init(_ configuration: SchedulerConfiguration) {
         precondition(configuration.contextLength > 0, "a context has at least 1 position, not \(configuration.contextLength)")
         precondition(configuration.maxSequences > 0, "at least 1 sequence runs, not \(configuration.maxSequences)")
         precondition(
-            configuration.maxRowsPerStep > configuration.maxSequences,
-            "a step of \(configuration.maxRowsPerStep) rows leaves no prefill row beside \(configuration.maxSequences) decoding sequences")
+            configuration.maxRowsPerStep > configuration.maxSequences + configuration.spareSequences,
+            "a step of \(configuration.maxRowsPerStep) rows leaves no prefill row beside \(configuration.maxSequences + configuration.spareSequences) decoding sequences")
         precondition(configuration.maxPrefillRowsWhileDecoding > 0 && configuration.maxPromptLogprobRows > 0, "a prefill chunk has at least 1 row")
         self.configuration = configuration
         pool = BlockPool(capacity: configuration.blockCount)
-        slots = Array(repeating: nil, count: configuration.maxSequences)
+        slots = Array(repeating: nil, count: configuration.maxSequences + configuration.spareSequences)
     }
 
     // MARK: What it holds
 
     public var waitingCount: Int { waiting.count }
     public var runningCount: Int { order.count }
+    /// The sequences of each owner that wait or run; no entry is 0.
+    public var sequencesByOwner: [String: Int] { shares.sequences }
 
     /// The longest prompt and answer together: the context, or the cache if that is smaller.
     public var lengthLimit: Int {
@@ -198,6 +205,7 @@ public struct Scheduler: Sendable {
         }
         waiting.append(Waiting(id: id, request: request, maxTokens: maxTokens))
         places[id] = .waiting
+        shares.join(request.seed.owner)
     }
 
     /// Ends a sequence. If a step with it is being computed, its blocks are given back when that completes. Unknown ids are
@@ -206,7 +214,8 @@ public struct Scheduler: Sendable {
         switch places[id] {
         case nil: return
         case .waiting:
-            waiting.removeAll { $0.id == id }
+            guard let index = waiting.firstIndex(where: { $0.id == id }) else { return }
+            shares.leave(waiting.remove(at: index).request.seed.owner)
             places[id] = nil
         case .running(let slot):
             if isStepInFlight { slots[slot]!.isCancelled = true } else { remove(slot) }
@@ -234,7 +243,7 @@ public struct Scheduler: Sendable {
     /// Changes the row budgets from the next step on, for an engine that fits them to the speed it measures. What a row's
     /// numbers are does not depend on them.
     public mutating func setRowBudget(perStep: Int, prefillWhileDecoding: Int) {
-        configuration.maxRowsPerStep = max(perStep, configuration.maxSequences + 1)
+        configuration.maxRowsPerStep = max(perStep, configuration.maxSequences + configuration.spareSequences + 1)
         configuration.maxPrefillRowsWhileDecoding = max(prefillWhileDecoding, 1)
     }
 
@@ -251,8 +260,9 @@ public struct Scheduler: Sendable {
         }
         var budget = configuration.maxRowsPerStep - plan.rowCount
         if !plan.isEmpty { budget = min(budget, configuration.maxPrefillRowsWhileDecoding) }
-        for slot in order where !slots[slot]!.isPaused && slots[slot]!.isPrefilling {
-            guard budget > 0 else { break }
+        var prefilling = order.filter { !slots[$0]!.isPaused && slots[$0]!.isPrefilling }
+        while budget > 0, let next = nextPrefill(prefilling) {
+            let slot = prefilling.remove(at: next)
             takeCachedBlocks(slot)
             let rows = chunk(of: slots[slot]!, budget: budget)
             addRows(rows, of: slot, to: &plan)
@@ -362,17 +372,39 @@ public struct Scheduler: Sendable {
     private func nextWaiting() -> Int? {
         switch configuration.admissionOrder {
         case .arrival:
+            guard order.count < configuration.maxSequences else { return nil }
             return waiting.firstIndex { !$0.isPaused }
         case .fairByOwner:
-            var best: (index: Int, running: Int)?
-            var counts: [String: Int] = [:]
-            for slot in order { counts[slots[slot]!.seed.owner, default: 0] += 1 }
+            let isSpare = order.count >= configuration.maxSequences
+            if isSpare, shares.ownerCount < 2 { return nil }
+            let running = runningByOwner
+            var best: (index: Int, rows: UInt64, running: Int)?
             for (index, entry) in waiting.enumerated() where !entry.isPaused {
-                let running = counts[entry.request.seed.owner] ?? 0
-                if running < best?.running ?? .max { best = (index, running) }
+                let owner = entry.request.seed.owner
+                let rows = shares.rows(of: owner), own = running[owner] ?? 0
+                if isSpare, own > 0 { continue }
+                if let best, (best.rows, best.running) <= (rows, own) { continue }
+                best = (index, rows, own)
             }
             return best?.index
         }
+    }
+
+    /// Which of these slots, given in order of admission, gets prefill rows next.
+    private func nextPrefill(_ slots: [Int]) -> Int? {
+        guard configuration.admissionOrder == .fairByOwner, slots.count > 1, shares.ownerCount > 1 else { return slots.isEmpty ? nil : 0 }
+        let running = runningByOwner
+        func rank(_ index: Int) -> (rows: UInt64, running: Int, index: Int) {
+            let owner = self.slots[slots[index]]!.seed.owner
+            return (shares.rows(of: owner), running[owner] ?? 0, index)
+        }
+        return slots.indices.min { rank($0) < rank($1) }
+    }
+
+    private var runningByOwner: [String: Int] {
+        var running: [String: Int] = [:]
+        for slot in order { running[slots[slot]!.seed.owner, default: 0] += 1 }
+        return running
     }
 
     // MARK: Rows
@@ -422,6 +454,7 @@ public struct Scheduler: Sendable {
             slots[slot]!.reservedBlocks -= 1
         }
         let sequence = slots[slot]!
+        shares.charge(sequence.seed.owner, rows: count)
         assert(end <= sequence.tokens.count && sequence.reservedBlocks >= 0)
         let samples = end == sequence.tokens.count && sequence.maxTokens > 0
         let isPrefill = sequence.isPrefilling
@@ -451,6 +484,7 @@ public struct Scheduler: Sendable {
         let sequence = slots[slot]!
         pool.release(sequence.blockTable)
         pool.cancelReservation(sequence.reservedBlocks)
+        shares.leave(sequence.seed.owner)
         places[sequence.id] = nil
         slots[slot] = nil
         order.removeAll { $0 == slot }

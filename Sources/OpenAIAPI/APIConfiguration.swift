@@ -15,7 +15,7 @@ public struct APIConfiguration: Sendable {
     public var preparationThreads = 1
     /// Large bodies that may wait for such a thread; more are refused with 503.
     public var preparationQueue = 64
-    /// `/readyz` is 503 when the engine had work for this long without ending a step.
+    /// `/readyz` is 503 when the engine has not ended a step for this long. Whoever runs the server has the engine's `beat` called well more often.
     public var stallLimit = Duration.seconds(5)
 
     /// The largest upload of an adapter.

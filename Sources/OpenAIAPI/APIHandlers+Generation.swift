@@ -132,8 +132,6 @@ extension APIHandlers {
             meters: metrics.meters(for: prepared.target), created: secondsSince1970(), timedID: identifiers.next(prefix: ""))
         let sink = state.sink ?? EngineSink(self, transport)
         state.sink = sink
-        let statistics = service.statistics
-        if statistics.running + statistics.waiting <= state.pausedCount { state.busySince = currentTime }
         for (index, work) in prepared.requests.enumerated() {
             let sequence = exchange.choices[index].sequence
             var work = work
@@ -191,9 +189,7 @@ extension APIHandlers {
         }
         if case .failed(let error) = kind { logFailure(error, exchange) }
         if exchange.receive(kind, choice: choice, now: time) {
-            let state = state.on(transport)
-            state.sequences[exchange.choices[choice].sequence] = nil
-            if exchange.isCongested { state.pausedCount -= 1 }
+            state.on(transport).sequences[exchange.choices[choice].sequence] = nil
         }
     }
 
@@ -230,7 +226,7 @@ extension APIHandlers {
     }
 
     /// Carries out what an exchange has to say, and closes its books when it is over.
-    private func flush(_ exchange: GenerationExchange, on transport: isolated Transport, at time: ContinuousClock.Instant) {
+    func flush(_ exchange: GenerationExchange, on transport: isolated Transport, at time: ContinuousClock.Instant) {
         if let kept = exchange.takeKept() { keep(kept, of: exchange.id, on: transport) }
         let actions = exchange.takeActions(now: time)
         // The books first: a write may report back that the client is gone.
@@ -280,7 +276,6 @@ extension APIHandlers {
         let state = state.on(transport)
         state.exchanges[exchange.id] = nil
         for choice in exchange.choices where state.sequences.removeValue(forKey: choice.sequence) != nil {
-            if exchange.isCongested { state.pausedCount -= 1 }
             service.cancel(choice.sequence)
         }
     }

@@ -27,10 +27,6 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         var jobStreams: [ExchangeID: JobStream] = [:]
         /// One for all requests, so that the engine posts one batch a step.
         var sink: EngineSink<Transport>?
-        /// Sequences whose client reads too slowly.
-        var pausedCount = 0
-        /// Since when the engine has had something to do, as far as the API knows; a stall is counted from here at the earliest.
-        var busySince: ContinuousClock.Instant?
     }
 
     let service: any GenerationService
@@ -109,6 +105,15 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     /// New work is refused and `/readyz` is 503 from now on; what runs goes on.
     package func beginDraining() {
         draining.store(true, ordering: .relaxed)
+    }
+
+    /// Ends what is still being answered: streams with an error event, others with an error. Nothing that comes afterwards is answered.
+    package func endExchanges(on transport: isolated Transport) {
+        let time = currentTime
+        for exchange in Array(state.on(transport).exchanges.values) {
+            exchange.fail(.shuttingDown)
+            flush(exchange, on: transport, at: time)
+        }
     }
 
     /// Finishes what the API's own threads have to do and ends them. The server must be closed.
@@ -196,7 +201,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
             try serveJobs(request, route: route, id: id ?? "", on: transport)
         case .livez: answer(request, route: route, ["status": "ok"], on: transport)
         case .readyz, .health:
-            try requireReadiness(on: transport)
+            try requireReadiness()
             answer(request, route: route, ["status": "ok"], on: transport)
         case .version:
             answer(request, route: route, ["name": "graft", "version": .string(configuration.version)], on: transport)
@@ -239,10 +244,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         setJobStream(id, congested: isCongested, on: transport)
         guard let exchange = state.exchanges[id], exchange.isCongested != isCongested else { return }
         exchange.isCongested = isCongested
-        let sequences = exchange.liveSequences
-        state.pausedCount += isCongested ? sequences.count : -sequences.count
-        if !isCongested { state.busySince = now() }
-        for sequence in sequences { service.setPaused(sequence, isCongested) }
+        for sequence in exchange.liveSequences { service.setPaused(sequence, isCongested) }
     }
 
     // MARK: - Small answers
@@ -268,19 +270,16 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         return .object(object)
     }
 
-    /// Ready means: not shutting down, and the engine has ended a step lately if it has anything to do.
-    private func requireReadiness(on transport: isolated Transport) throws(APIError) {
+    /// Ready means: not shutting down, and the engine has ended a step lately, one for the heartbeat if it had nothing else to do.
+    private func requireReadiness() throws(APIError) {
         if isDraining { throw .shuttingDown }
-        let state = state.on(transport)
-        let statistics = service.statistics
-        guard statistics.running + statistics.waiting > state.pausedCount else { return }
-        // Work that another caller gave the engine was first noticed now.
-        if state.busySince == nil { state.busySince = now() }
-        let since = [state.busySince, statistics.lastStep].compactMap { $0 }.max()
-        guard let since, now() - since >= configuration.stallLimit else { return }
+        guard let last = service.statistics.lastStep else {
+            throw APIError(.serviceUnavailable, .unavailable, code: "engine_stalled", "The engine has not ended a step yet", retryAfter: 5)
+        }
+        let silence = now() - last
+        guard silence >= configuration.stallLimit else { return }
         throw APIError(
-            .serviceUnavailable, .unavailable, code: "engine_stalled",
-            "The engine has work and has not ended a step for \(Int((now() - since).inSeconds)) s", retryAfter: 5)
+            .serviceUnavailable, .unavailable, code: "engine_stalled", "The engine has not ended a step for \(Int(silence.inSeconds)) s", retryAfter: 5)
     }
 
     /// A whole JSON answer.

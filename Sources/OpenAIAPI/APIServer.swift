@@ -58,6 +58,10 @@ public final class APIServer: HTTPApplication {
         handlers.exchangeClosed(exchange, on: server)
     }
 
+    public func drainIsOver(on server: isolated HTTPServer) {
+        handlers.endExchanges(on: server)
+    }
+
     public func exchange(_ exchange: ExchangeID, isCongested: Bool, on server: isolated HTTPServer) {
         handlers.exchange(exchange, isCongested: isCongested, on: server)
     }

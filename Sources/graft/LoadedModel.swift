@@ -60,7 +60,7 @@ struct LoadedModel {
         let context = settings.contextLength == 0 ? min(c.contextLength, 131_072) : settings.contextLength
         let precision = settings.exact ? KVCache.Precision.float32 : settings.cachePrecision
         let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: precision)
-        return min(BlockPool.blocks(for: context) * blockBytes * settings.maxSequences, max(blockBytes, Environment.memoryBytes / 4))
+        return min(BlockPool.blocks(for: context) * blockBytes * (settings.maxSequences + settings.spareSequences), max(blockBytes, Environment.memoryBytes / 4))
     }
 
     func engine(_ settings: EngineSettings, tokenizer: Tokenizer, turnstile: ComputeTurnstile = ComputeTurnstile()) throws -> Engine {
@@ -73,6 +73,7 @@ struct LoadedModel {
         var configuration = EngineConfiguration(contextLength: context, cacheBytes: cacheBytes(settings))
         configuration.maxSequences = settings.maxSequences
         configuration.maxQueued = settings.maxQueued
+        configuration.spareSequences = settings.spareSequences
         configuration.numerics = settings.exact ? .exact : .fast
         configuration.cachePrecision = settings.cachePrecision
         return try Engine(model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: digest, variant: variant, pool: pool, turnstile: turnstile)

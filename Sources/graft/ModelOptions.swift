@@ -32,6 +32,7 @@ struct ModelOptions: ParsableArguments {
             contextLength: try context ?? settings.integer("engine.context_length", 0, in: 0...most),
             maxSequences: try settings.integer("engine.max_sequences", 16, in: 1...256),
             maxQueued: try settings.integer("engine.max_queued", 256, in: 0...1_000_000),
+            spareSequences: try settings.integer("engine.spare_sequences", 4, in: 0...256),
             cacheMegabytes: try settings.integer("engine.cache_megabytes", 0, in: 0...1 << 24),
             cachePrecision: try settings.choice("engine.cache_type", KVCache.Precision.float16),
             exact: try exact || settings.bool("engine.exact", false))
@@ -48,6 +49,8 @@ struct EngineSettings {
     var contextLength: Int
     var maxSequences: Int
     var maxQueued: Int
+    /// Beyond `maxSequences`, for owners that run nothing.
+    var spareSequences: Int
     /// 0: sized to the sequences and the machine.
     var cacheMegabytes: Int
     var cachePrecision: KVCache.Precision

@@ -44,6 +44,7 @@ struct ServeCommand: AsyncParsableCommand {
         var serverConfiguration = HTTPServerConfiguration()
         serverConfiguration.maxConnections = try settings.integer("server.max_connections", 4096, in: 1...1_000_000)
         serverConfiguration.limits.bodyBytes = try settings.integer("server.max_body_megabytes", 4, in: 1...1024) << 20
+        try serverConfiguration.readTimes(settings)
         let isLoopback = host == "localhost" || host == "::1" || host.hasPrefix("127.")
         let hosts = settings.string("server.allowed_hosts", "").split(separator: ",").map { $0.filter { $0 != " " }.lowercased() }
         if !hosts.isEmpty {
@@ -117,15 +118,16 @@ struct ServeCommand: AsyncParsableCommand {
                 "seconds": "\((ContinuousClock.now - start).inSeconds.rounded(toPlaces: 2))",
             ])
         tuning?.start()
+        await server.schedule(after: .zero, every: .seconds(2)) { _ in engine.beat() }
         await stop.wait()
         logger.info("stopping: no new requests, running answers may finish", metadata: ["seconds": "\(drain.components.seconds)"])
         api.beginDraining()
-        // A job may take seconds to its next step; answers that are being written do not wait for it.
+        // A job may take seconds to its next step; answers that are being written do not wait for it. Who asks meanwhile is told.
         let closing = tuning.map { tuning in NamedThread(name: "graft-closing") { tuning.shutdown() } }
         await server.drain(deadline: drain)
         closing?.join()
-        await engine.shutdown()
         await server.close()
+        await engine.shutdown()
         await stop.close()
         loop.shutdown()
         api.keepPendingExchanges()

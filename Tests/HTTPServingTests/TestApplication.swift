@@ -15,15 +15,18 @@ final class TestApplication: HTTPApplication {
 
     private let handler: Handler
     private let admission: @Sendable (HTTPRequest, String, ExchangeID) -> HTTPAdmission
+    private let onDrainOver: @Sendable (isolated HTTPServer) -> Void
     private let stream: AsyncStream<Event>
     private let continuation: AsyncStream<Event>.Continuation
 
     init(
         admission: @escaping @Sendable (HTTPRequest, String, ExchangeID) -> HTTPAdmission = { _, _, _ in .accept(bodyLimit: nil) },
+        drainIsOver: @escaping @Sendable (isolated HTTPServer) -> Void = { _ in },
         _ handler: @escaping Handler
     ) {
         self.handler = handler
         self.admission = admission
+        onDrainOver = drainIsOver
         (stream, continuation) = AsyncStream.makeStream()
     }
 
@@ -42,6 +45,10 @@ final class TestApplication: HTTPApplication {
 
     func exchange(_ exchange: ExchangeID, isCongested: Bool, on server: isolated HTTPServer) {
         continuation.yield(.congested(exchange, isCongested))
+    }
+
+    func drainIsOver(on server: isolated HTTPServer) {
+        onDrainOver(server)
     }
 
     func response(to rejection: HTTPRejection) -> (HTTPResponse, [UInt8]) {

@@ -1,3 +1,5 @@
+import Dispatch
+import Executors
 import FoundationEssentials
 import GGUF
 import Inference
@@ -73,13 +75,16 @@ struct EngineTests {
             tokenizer = try Tokenizer(metadata: file.metadata)
         }
 
-        func engine(sequences: Int = 16, context: Int = 1024, blocks: Int = 400, queued: Int = 1000) throws -> Engine {
+        func engine(
+            sequences: Int = 16, context: Int = 1024, blocks: Int = 400, queued: Int = 1000, turnstile: ComputeTurnstile = ComputeTurnstile()
+        ) throws -> Engine {
             let c = model.configuration
             let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: .float16)
             var configuration = EngineConfiguration(contextLength: context, cacheBytes: blocks * blockBytes)
             configuration.maxSequences = sequences
             configuration.maxQueued = queued
-            return try Engine(model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: "base", variant: KernelVariant(), pool: pool)
+            return try Engine(
+                model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: "base", variant: KernelVariant(), pool: pool, turnstile: turnstile)
         }
     }
 
@@ -329,5 +334,120 @@ struct EngineTests {
         await engine.shutdown()
         #expect(code(GenerationRequest(prompt: [7])) == .shuttingDown)
         #expect(collector[id].isOver)
+    }
+
+    /// Holds the engine's compute until it is let go: what a stalled engine looks like from outside.
+    private final class Stall: Sendable {
+        private final class Flag: Sendable {
+            let isSet = Atomic<Bool>(false)
+        }
+
+        private let gate = DispatchSemaphore(value: 0)
+        private let thread: NamedThread
+
+        init(_ turnstile: ComputeTurnstile) async {
+            let begun = Flag(), gate = gate
+            thread = NamedThread(name: "stall") {
+                turnstile.serve {
+                    begun.isSet.store(true, ordering: .releasing)
+                    gate.wait()
+                }
+            }
+            while !begun.isSet.load(ordering: .acquiring) { await Task.yield() }
+        }
+
+        func end() {
+            gate.signal()
+            thread.join()
+        }
+    }
+
+    /// Waits for something that must come; false when it does not within a minute.
+    private static func eventually(_ condition: () -> Bool) async throws -> Bool {
+        for _ in 0..<6000 where !condition() { try await Task.sleep(for: .milliseconds(10)) }
+        return condition()
+    }
+
+    @Test("R23 an idle engine proves that it can compute, and a stalled one does not")
+    func heartbeat() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let turnstile = ComputeTurnstile()
+        let engine = try fixture.engine(turnstile: turnstile)
+        #expect(engine.statistics.lastStep == nil)
+        try await engine.warmUp()
+        let warm = try #require(engine.statistics.lastStep)
+        engine.beat()
+        #expect(try await Self.eventually { engine.statistics.lastStep! > warm })
+        let before = engine.statistics
+        #expect(before.steps == 0 && before.blocksInUse == 0 && before.blocksCached == 0, "a beat belongs to nobody")
+
+        let stall = await Stall(turnstile)
+        for _ in 0..<3 { engine.beat() }
+        try await Task.sleep(for: .milliseconds(50))
+        #expect(engine.statistics.lastStep == before.lastStep)
+        stall.end()
+        #expect(try await Self.eventually { engine.statistics.lastStep! > before.lastStep! })
+        await engine.shutdown()
+        let last = engine.statistics.lastStep
+        engine.beat()
+        try await Task.sleep(for: .milliseconds(50))
+        #expect(engine.statistics.lastStep == last, "an engine that is shut down has no beat")
+    }
+
+    @Test("beats change nothing of what is computed around them")
+    func beatsAmongAnswers() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let requests = Self.requests(fixture, count: 3)
+        let engine = try fixture.engine(sequences: 1), disturbed = Collector(), alone = Collector()
+        for request in requests {
+            let (a, b) = (SequenceID(), SequenceID())
+            try engine.submit(request, as: a, to: alone)
+            try await alone.settle([a])
+            engine.beat()
+            try engine.submit(request, as: b, to: disturbed)
+            while !disturbed[b].isOver {
+                engine.beat()
+                try await Task.sleep(for: .milliseconds(1))
+            }
+            #expect(disturbed[b].tokens == alone[a].tokens && disturbed[b].logprobs == alone[a].logprobs)
+        }
+        await engine.shutdown()
+    }
+
+    @Test("R13 the full queue refuses the owner who filled it, and takes another in")
+    func aFullQueueLeavesRoomForOthers() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let turnstile = ComputeTurnstile()
+        let engine = try fixture.engine(sequences: 2, queued: 4, turnstile: turnstile), collector = Collector()
+        let stall = await Stall(turnstile)
+        func submit(_ owner: String) throws -> [SequenceID] {
+            var ids: [SequenceID] = []
+            while true {
+                var request = GenerationRequest(prompt: [7, 8, 9])
+                request.owner = owner
+                request.maxTokens = 3
+                request.ignoresEndOfGeneration = true
+                let id = SequenceID()
+                do {
+                    try engine.submit(request, as: id, to: collector)
+                } catch {
+                    #expect(error.code == .queueFull)
+                    return ids
+                }
+                ids.append(id)
+                try #require(ids.count < 100)
+            }
+        }
+        let flood = try submit("alice")
+        #expect(flood.count == 6)
+        let own = try submit("bob")
+        #expect(own.count == 3, "his share of the six places, out of four spare ones")
+        #expect(engine.statistics.running + engine.statistics.waiting == 9)
+        stall.end()
+        // What was admitted is never dropped.
+        try await collector.settle(flood + own)
+        #expect((flood + own).allSatisfy { collector[$0].tokens.count == 3 })
+        #expect(try await Self.eventually { engine.statistics.blocksInUse == 0 && engine.statistics.running + engine.statistics.waiting == 0 })
+        await engine.shutdown()
     }
 }

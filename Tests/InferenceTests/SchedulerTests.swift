@@ -275,6 +275,7 @@ struct SchedulerTests {
             $0.maxPrefillRowsWhileDecoding = [24, 50, 64, 80][round - 1]
             $0.maxPromptLogprobRows = 20
             $0.admissionOrder = round % 2 == 0 ? .fairByOwner : .arrival
+            $0.spareSequences = round % 2 == 0 ? 2 : 0
         }
         var scheduler = Scheduler(limits)
         var model = FakeModel(blocks: limits.blockCount)

@@ -183,48 +183,60 @@ import Testing
         #expect(harness.engine.submissions.isEmpty)
     }
 
-    @Test func readiness() async throws {
+    @Test("R23 ready means that a step has ended in the last five seconds; alive means nothing of the engine")
+    func readiness() async throws {
         let harness = try Harness()
-        #expect(await harness.get("/readyz").status == 200, "an idle engine is ready")
-        _ = await harness.chat(Self.stream)
-        harness.engine.setStatistics { $0.waiting = 2 }
-        harness.clock.advance(by: .seconds(4))
+        #expect(await harness.get("/readyz").status == 503, "nothing shows that the engine works")
+        let first = harness.clock.now
+        harness.engine.setStatistics { $0.lastStep = first }
+        harness.clock.advance(by: .milliseconds(4999))
         #expect(await harness.get("/readyz").status == 200)
-        harness.clock.advance(by: .seconds(2))
+        harness.clock.advance(by: .milliseconds(1))
         let stalled = await harness.get("/readyz")
         #expect(stalled.status == 503)
         #expect(try stalled.json()["error"]?["code"] == "engine_stalled")
         #expect(await harness.get("/health").status == 503)
+        #expect(stalled.head?.headerFields[.retryAfter] == "5")
         #expect(await harness.get("/livez").status == 200)
         let step = harness.clock.now
         harness.engine.setStatistics { $0.lastStep = step }
         #expect(await harness.get("/readyz").status == 200)
     }
 
-    @Test func aStalledEngineStaysNotReadyWhenClientsGiveUp() async throws {
+    @Test(arguments: [stream, whole]) func aStalledEngineIsNotReadyWhateverClientsDo(_ body: String) async throws {
         let harness = try Harness()
+        let step = harness.clock.now
+        harness.engine.setStatistics { $0.lastStep = step }
         for _ in 0..<3 {
-            let id = await harness.chat(Self.stream)
+            let id = await harness.chat(body)
             harness.engine.setStatistics { $0.waiting += 2 }
-            harness.clock.advance(by: .seconds(3))
+            harness.clock.advance(by: .seconds(2))
             await harness.close(id)
         }
         #expect(await harness.get("/readyz").status == 503)
     }
 
-    @Test func pausedSequencesAreNoStall() async throws {
+    @Test("a drain that takes too long ends streams with an error event, and other answers with an error")
+    func theEndOfADrain() async throws {
         let harness = try Harness()
-        let id = await harness.chat(Self.stream)
-        harness.engine.setStatistics { $0.running = 2 }
+        let streamed = await harness.chat(Self.stream)
         harness.engine.text("a", to: 0)
-        harness.engine.text("a", to: 1)
-        _ = await harness.response(id)
-        await harness.setCongested(id, true)
-        harness.clock.advance(by: .seconds(60))
-        #expect(await harness.get("/readyz").status == 200)
-        await harness.setCongested(id, false)
-        #expect(await harness.get("/readyz").status == 200)
-        harness.clock.advance(by: .seconds(6))
-        #expect(await harness.get("/readyz").status == 503)
+        _ = await harness.response(streamed)
+        let unstarted = await harness.chat(Self.stream)
+        let whole = await harness.chat(Self.whole)
+        harness.handlers.beginDraining()
+        await harness.transport.perform { [handlers = harness.handlers] in handlers.endExchanges(on: $0) }
+        let cut = await harness.response(streamed)
+        #expect(cut.status == 200 && cut.isOver && cut.ends == 1)
+        let last = try JSONValue(parsing: Array(try #require(cut.events().last).utf8))
+        #expect(last["error"]?["code"] == "shutting_down")
+        for id in [unstarted, whole] {
+            let refused = await harness.response(id)
+            #expect(refused.status == 503 && !refused.isStream && refused.ends == 1)
+            #expect(refused.head?.headerFields[.retryAfter] == "5")
+        }
+        #expect(Set(harness.engine.cancelled) == Set(harness.engine.submissions.map(\.id)))
+        await harness.transport.perform { [handlers = harness.handlers] in handlers.endExchanges(on: $0) }
+        #expect(await harness.response(streamed).ends == 1, "nothing is ended twice")
     }
 }

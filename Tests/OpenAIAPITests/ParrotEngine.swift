@@ -22,7 +22,12 @@ final class ParrotEngine: GenerationService {
         limits = GenerationLimits(contextLength: contextLength, vocabularySize: 259, maxSequences: 8, maxQueued: 64)
     }
 
-    var statistics: EngineStatistics { state.withLock { $0.statistics } }
+    /// A parrot can always speak.
+    var statistics: EngineStatistics {
+        var statistics = state.withLock { $0.statistics }
+        statistics.lastStep = .now
+        return statistics
+    }
     /// Sequences that somebody still waits for.
     var liveCount: Int { state.withLock { $0.live.count } }
     var cancelledCount: Int { state.withLock { $0.cancelled.count } }
@@ -51,6 +56,7 @@ final class ParrotEngine: GenerationService {
         }
     }
 
+    func beat() {}
     func shutdown() { threads.shutdown() }
 
     /// The log-probabilities of any token: its own is the second best.

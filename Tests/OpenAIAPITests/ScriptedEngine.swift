@@ -55,6 +55,7 @@ final class ScriptedEngine: GenerationService {
     }
 
     func cancel(_ id: SequenceID) { state.withLock { $0.cancelled.append(id) } }
+    func beat() {}
     func setPaused(_ id: SequenceID, _ paused: Bool) { state.withLock { $0.paused[id] = paused } }
 
     /// Delivers one step's events; `index` counts submissions.
