@@ -13,6 +13,12 @@ public protocol TCPStreamDelegate: AnyObject {
     func streamDidSend(_ stream: TCPStream)
     /// The stream is closed and its descriptor free. Nothing follows.
     func streamDidClose(_ stream: TCPStream)
+    /// The peer does not speak what the stream's filter does. The filter is gone, what was written leaves as it is, and what the peer sent so far is lost.
+    func streamLostFilter(_ stream: TCPStream)
+}
+
+extension TCPStreamDelegate {
+    public func streamLostFilter(_ stream: TCPStream) {}
 }
 
 /// One accepted TCP connection.
@@ -24,8 +30,14 @@ public final class TCPStream: LoopHandle {
     private let request: UnsafeMutablePointer<uv_write_t>
     /// Held strongly until the stream is closed.
     public var delegate: (any TCPStreamDelegate)?
-    /// Bytes that were not handed to the system yet.
+    /// Changes the bytes of both directions. To be set before reading starts.
+    public var filter: (any StreamFilter)?
+    /// Whether closing the stream, once everything is sent, is an orderly end that the filter tells the peer. Set to false when an answer is cut off.
+    public var endsOrderly = true
+    /// Bytes that were not handed to the system yet, before the filter.
     public var output = ByteQueue()
+    /// What the filter made of them, and what it has to say itself.
+    private var wire = ByteQueue()
     /// Bytes that libuv holds until the peer takes them.
     private var inFlight = ByteQueue()
     /// Bytes sent before those in `inFlight`.
@@ -34,6 +46,8 @@ public final class TCPStream: LoopHandle {
     private var hasFailed = false
     private var isFinishing = false
     private var isShutDown = false
+    /// The filter has said that nothing follows.
+    private var hasFinishedFilter = false
     private var hasReachedEnd = false
     public private(set) var isReading = false
 
@@ -41,6 +55,8 @@ public final class TCPStream: LoopHandle {
     private static let longestGather = 64
     /// How many bytes are handed to libuv to wait for the peer. Each completion tells the owner about progress.
     private static let inFlightSize = 65536
+    /// What the delegate gets of a filter at once.
+    private static let filterBufferSize = 16384
 
     private var stream: UnsafeMutablePointer<uv_stream_t> {
         UnsafeMutableRawPointer(tcp).assumingMemoryBound(to: uv_stream_t.self)
@@ -94,13 +110,59 @@ public final class TCPStream: LoopHandle {
 
     private func didRead(count: Int, from base: UnsafeMutablePointer<CChar>?) {
         if count > 0 {
-            delegate?.stream(self, didRead: UnsafeRawBufferPointer(start: base, count: count))
+            let bytes = UnsafeRawBufferPointer(start: base, count: count)
+            if filter == nil { delegate?.stream(self, didRead: bytes) } else { open(bytes) }
         } else if count == Int(UV_EOF.rawValue) {
-            hasReachedEnd = true
-            stopReading()
-            delegate?.streamDidReachEnd(self)
+            filter?.peerIsGone()
+            reachEnd()
         } else if count < 0 {
+            filter?.peerIsGone()
             fail(status: Int32(count), doing: "reading from a connection")
+        }
+    }
+
+    private func reachEnd() {
+        hasReachedEnd = true
+        stopReading()
+        delegate?.streamDidReachEnd(self)
+    }
+
+    /// Lets the filter work on what came. The delegate may do anything meanwhile.
+    private func open(_ bytes: UnsafeRawBufferPointer) {
+        var rest = bytes
+        while !rest.isEmpty, let filter, !isClosed, !hasFailed, !hasReachedEnd {
+            rest = UnsafeRawBufferPointer(rebasing: rest[filter.receive(rest)...])
+            withUnsafeTemporaryAllocation(byteCount: TCPStream.filterBufferSize, alignment: 16) { buffer in
+                while !isClosed, !hasFailed, !hasReachedEnd, deliver(filter.read(into: buffer), in: buffer) {}
+            }
+        }
+        guard !isClosed, !hasFailed, let filter else { return }
+        filter.moveReplies(to: &wire)
+        // A handshake that is complete lets go of what was written before.
+        if !wire.isEmpty || !output.isEmpty { setNeedsFlush() }
+    }
+
+    /// - Returns: whether there may be more.
+    private func deliver(_ result: StreamFilterResult, in buffer: UnsafeMutableRawBufferPointer) -> Bool {
+        switch result {
+        case .bytes(let count):
+            delegate?.stream(self, didRead: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
+            return true
+        case .needsMore:
+            return false
+        case .ended:
+            reachEnd()
+            return false
+        case .failed(let reason):
+            filter?.moveReplies(to: &wire)
+            // An alert that finds no room is not worth waiting for.
+            if inFlight.isEmpty { _ = offer(&wire) }
+            fail(EventLoopError(.connectionLost, "reading from a connection: \(reason)"))
+            return false
+        case .unfiltered:
+            filter = nil
+            delegate?.streamLostFilter(self)
+            return false
         }
     }
 
@@ -120,7 +182,7 @@ public final class TCPStream: LoopHandle {
 
     /// All bytes that were not taken by the system yet.
     public var unsentCount: Int {
-        isClosed ? 0 : output.count + uv_stream_get_write_queue_size(stream)
+        isClosed ? 0 : output.count + wire.count + uv_stream_get_write_queue_size(stream)
     }
 
     /// All bytes that the system has taken so far.
@@ -146,28 +208,61 @@ public final class TCPStream: LoopHandle {
     public func flush() {
         needsFlush = false
         guard !isClosed, !hasFailed, inFlight.isEmpty else { return }
-        while !output.isEmpty {
-            let sent = output.withGathered(limit: TCPStream.longestGather) { buffers in
-                Int(uv_try_write(stream, buffers.baseAddress, UInt32(buffers.count)))
-            }
-            if sent > 0 {
-                output.removeFirst(sent)
-                handedOver += UInt64(sent)
-            } else if sent == Int(UV_EAGAIN.rawValue) || sent == 0 {
-                return waitForPeer()
-            } else {
-                return fail(status: Int32(sent), doing: "writing to a connection")
-            }
+        var status: Int32 = 0
+        if filter == nil {
+            status = offer(&output)
+        } else {
+            // No more is sealed than the system takes.
+            repeat { status = offer(&wire) } while status == 0 && seal()
         }
-        if isFinishing, !isShutDown {
+        guard !hasFailed else { return }
+        if status == UV_EAGAIN.rawValue { return waitForPeer() }
+        guard status == 0 else { return fail(status: status, doing: "writing to a connection") }
+        if isFinishing, !isShutDown, output.isEmpty {
             isShutDown = true
             shutDownWriting()
         }
     }
 
+    /// Sends what the system takes of a queue.
+    /// - Returns: 0 when that was all, `UV_EAGAIN` when it was not, or why the connection is broken.
+    private func offer(_ queue: inout ByteQueue) -> Int32 {
+        while !queue.isEmpty {
+            let sent = queue.withGathered(limit: TCPStream.longestGather) { buffers in
+                Int(uv_try_write(stream, buffers.baseAddress, UInt32(buffers.count)))
+            }
+            if sent > 0 {
+                queue.removeFirst(sent)
+                handedOver += UInt64(sent)
+            } else {
+                return sent == 0 ? UV_EAGAIN.rawValue : Int32(sent)
+            }
+        }
+        return 0
+    }
+
+    /// Lets the filter work on what was written.
+    /// - Returns: whether there is something to send.
+    private func seal() -> Bool {
+        guard let filter, !hasFailed else { return false }
+        guard filter.seal(&output, into: &wire) else {
+            fail(EventLoopError(.connectionLost, "writing to a connection: its encryption is broken"))
+            return false
+        }
+        if isFinishing, output.isEmpty, !hasFinishedFilter {
+            hasFinishedFilter = true
+            filter.finish(into: &wire)
+        }
+        return !wire.isEmpty
+    }
+
     /// Hands libuv some bytes to write when the peer has room; its callback brings the rest.
     private func waitForPeer() {
-        output.moveFirst(TCPStream.inFlightSize, to: &inFlight)
+        if filter == nil {
+            output.moveFirst(TCPStream.inFlightSize, to: &inFlight)
+        } else {
+            wire.moveFirst(TCPStream.inFlightSize, to: &inFlight)
+        }
         let status = inFlight.withGathered(limit: Int.max) { buffers in
             uv_write(request, stream, buffers.baseAddress, UInt32(buffers.count)) { request, status in
                 TCPStream.owner(of: request!.pointee.handle).didWrite(status: status)
@@ -199,16 +294,29 @@ public final class TCPStream: LoopHandle {
     }
 
     private func fail(status: Int32, doing what: String) {
+        fail(EventLoopError(.connectionLost, doing: what, status: status))
+    }
+
+    private func fail(_ error: EventLoopError) {
         guard !hasFailed, !isClosed else { return }
         hasFailed = true
         stopReading()
-        delegate?.stream(self, didFail: EventLoopError(.connectionLost, doing: what, status: status))
+        delegate?.stream(self, didFail: error)
     }
 
     // MARK: - The end
 
     override func willClose() {
+        if let filter {
+            if endsOrderly, !hasFailed, !hasFinishedFilter, output.isEmpty, wire.isEmpty, inFlight.isEmpty {
+                filter.finish(into: &wire)
+                _ = offer(&wire)
+            }
+            filter.streamWillClose()
+        }
+        filter = nil
         output.removeAll()
+        wire.removeAll()
         isReading = false
     }
 

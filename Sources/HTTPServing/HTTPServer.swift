@@ -213,6 +213,7 @@ extension HTTPServer {
         let machine = ConnectionMachine(configuration: configuration, stamps: stamps, now: now)
         let connection = Connection(serial: lastSerial, stream: stream, machine: machine, server: self)
         stream.delegate = connection
+        stream.filter = configuration.tls?.makeFilter()
         connections[connection.serial] = connection
         statistics.openConnections = connections.count
         stream.startReading()
@@ -231,6 +232,13 @@ extension HTTPServer {
         } else if connection.machine.phase == .receiving || connection.machine.phase == .responding {
             connection.pending.append(contentsOf: bytes)
         }
+        settle(connection)
+    }
+
+    /// The client speaks plain HTTP on a port for TLS. It is told so in its own language; what it asked for is not looked at.
+    func lostTLS(on connection: Connection) {
+        stamps.refresh(now: loop.now)
+        reject(HTTPRejection(.needsTLS, "this port speaks TLS: ask with https:// instead of http://"), connection)
         settle(connection)
     }
 
@@ -267,6 +275,7 @@ extension HTTPServer {
     private func abandon(_ sequence: UInt64?, of connection: Connection) {
         guard let sequence else { return }
         connection.receiver = nil
+        connection.stream.endsOrderly = false
         statistics.abandonedExchanges += 1
         application.exchangeClosed(ExchangeID(connection: connection.serial, sequence: sequence), on: self)
     }
