@@ -63,7 +63,7 @@ let package = Package(
                 argumentParser, logging, yams,
             ]),
         // Tests.
-        .target(name: "TestSupport", path: "Tests/TestSupport"),
+        .target(name: "TestSupport", dependencies: ["COpenSSL"], path: "Tests/TestSupport"),
         .testTarget(name: "JSONTests", dependencies: ["JSON"]),
         .testTarget(name: "KernelsTests", dependencies: ["Kernels", "CKernels"], exclude: ["Fixtures"]),
         .testTarget(name: "ExecutorsTests", dependencies: ["Executors"]),

@@ -48,15 +48,14 @@ public struct TLSIdentity: @unchecked Sendable {
     private static func parseKey(_ pem: [UInt8], name: String) throws(TLSError) -> PrivateKey {
         guard !pem.isEmpty else { throw TLSError(.badPrivateKey, "\(name): found an empty file, expected a private key in PEM") }
         var isEncrypted = false
-        let (pointer, isMissing) = withUnsafeMutablePointer(to: &isEncrypted) { flag in
+        let pointer = withUnsafeMutablePointer(to: &isEncrypted) { flag in
             withMemoryBIO(pem) { bio in
                 OpenSSLErrors.clear()
                 // Without a callback OpenSSL would ask the terminal for a pass phrase.
-                let key = PEM_read_bio_PrivateKey(bio, nil, { _, _, _, context in
+                return PEM_read_bio_PrivateKey(bio, nil, { _, _, _, context in
                     context!.assumingMemoryBound(to: Bool.self).pointee = true
                     return -1
                 }, flag)
-                return (key, OpenSSLErrors.newestIsEndOfPEM)
             }
         }
         if let pointer { return PrivateKey(owning: pointer) }
@@ -65,7 +64,8 @@ public struct TLSIdentity: @unchecked Sendable {
             throw TLSError(
                 .badPrivateKey, "\(name): the private key is encrypted, expected one without pass phrase; `openssl pkey -in FILE -out NEW` takes it off")
         }
-        if isMissing {
+        // OpenSSL has the same word for no key and for one of an unknown kind.
+        if !String(decoding: pem, as: UTF8.self).contains("PRIVATE KEY-----") {
             throw TLSError(.badPrivateKey, "\(name): found no private key ('-----BEGIN PRIVATE KEY-----' or the like), expected one in PEM")
         }
         throw TLSError(.badPrivateKey, "\(name): the private key is damaged (\(reason))")
