@@ -92,7 +92,7 @@ let package = Package(
                 "OpenAIAPI", "Tuning", "Training", "TestSupport", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "HTTPServing", "EventLoops", "Executors",
                 "Observability", "JSON", httpTypes, logging,
             ]),
-        .testTarget(name: "graftTests", dependencies: ["graft", "Adapters", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "JSON"]),
+        .testTarget(name: "graftTests", dependencies: ["graft", "Adapters", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "HTTPServing", "JSON", logging]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -2,13 +2,18 @@ import ArgumentParser
 import Glibc
 
 /// Where `graft serve` listens, and whether others than this machine could reach it there.
-struct ListenAddress {
+package struct ListenAddress {
     /// An address or a name, IPv6 without brackets.
     let host: String
     let usesTLS: Bool
 
+    package init(host: String, usesTLS: Bool) {
+        self.host = host
+        self.usesTLS = usesTLS
+    }
+
     /// Only this machine can connect. A name other than `localhost` counts as reachable, whatever it resolves to today.
-    var isLoopback: Bool {
+    package var isLoopback: Bool {
         if host == "localhost" { return true }
         var four = in_addr()
         if inet_pton(AF_INET, host, &four) == 1 { return UInt32(bigEndian: four.s_addr) >> 24 == 127 }
@@ -18,13 +23,13 @@ struct ListenAddress {
     }
 
     /// The URL of the server, once the port is known.
-    func url(port: Int) -> String {
+    package func url(port: Int) -> String {
         "\(usesTLS ? "https" : "http")://\(host.contains(":") ? "[\(host)]" : host):\(port)"
     }
 
     /// Prompts, answers and keys must not cross a network in clear text by accident.
     /// - Parameter insecure: the user wants exactly that.
-    func requireSafe(insecure: Bool) throws {
+    package func requireSafe(insecure: Bool) throws {
         guard !isLoopback, !usesTLS, !insecure else { return }
         throw CommandError(
             "graft does not listen on \(host) without TLS, because others could read prompts, answers and keys on their way; give a certificate with "

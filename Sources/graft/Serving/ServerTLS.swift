@@ -79,7 +79,7 @@ final class ServerTLS: Sendable {
 }
 
 /// Logs connections that came to nothing, a few at a time: whoever can connect could fill a disk with them.
-final class TLSFailureLog: Sendable {
+package final class TLSFailureLog: Sendable {
     private struct Window {
         var start: ContinuousClock.Instant?
         var logged = 0
@@ -92,11 +92,11 @@ final class TLSFailureLog: Sendable {
     private let logger: Logger
     private let window = Mutex(Window())
 
-    init(_ logger: Logger) {
+    package init(_ logger: Logger) {
         self.logger = logger
     }
 
-    func note(_ failure: TLSConnectionFailure) {
+    package func note(_ failure: TLSConnectionFailure) {
         // Whoever connects and goes without a word only looks whether the port is open; load balancers do it all the time.
         let level: Logger.Level = failure.receivedCount == 0 && failure.kind == .truncated ? .debug : .info
         guard level >= logger.logLevel else { return }
