@@ -15,6 +15,8 @@ static inline int graft_ssl_restrict(SSL_CTX *context) {
                                      | SSL_OP_PRIORITIZE_CHACHA);
     // Idle connections give their buffers back; a write may be repeated from another address.
     SSL_CTX_set_mode(context, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    // Keys and digests of 112 bits of security at least, whatever the system's configuration says, or more if it does.
+    if (SSL_CTX_get_security_level(context) < 2) SSL_CTX_set_security_level(context, 2);
     return SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION) && SSL_CTX_set_max_proto_version(context, TLS1_3_VERSION);
 }
 

@@ -28,7 +28,9 @@ final class TLSFilter: StreamFilter {
         switch session.read(into: buffer) {
         case .bytes(let count): return .bytes(count)
         case .needsMore: return .needsMore
-        case .ended: return .ended
+        case .ended:
+            peerIsGone()
+            return .ended
         case .failed(let error):
             note(TLSFilter.kind(of: error), error.message)
             return error.code == .plainText ? .unfiltered : .failed(error.message)

@@ -72,7 +72,8 @@ class Server:
         self.changed = threading.Condition()
         self.process = subprocess.Popen(
             [GRAFT, "serve", "--port", "0", *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True, env=dict(os.environ, **self.environment))
-        threading.Thread(target=self.read, daemon=True).start()
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
         self.address = re.search(r"address=(\S+)", self.wait_for("address=")).group(1)
         self.port = int(self.address.rsplit(":", 1)[1])
 
@@ -100,7 +101,10 @@ class Server:
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(PATIENCE)
+        code = self.process.wait(PATIENCE)
+        self.reader.join()
+        self.process.stderr.close()
+        return code
 
 
 class TLSTest(unittest.TestCase):
@@ -376,7 +380,11 @@ class TLSTest(unittest.TestCase):
         self.assertIn("missing.pem: cannot be opened: No such file or directory", err)
 
     def test_a_server_without_tls_is_told_from_one_with(self):
-        plain = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
+        class Quiet(http.server.BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+        plain = http.server.HTTPServer(("127.0.0.1", 0), Quiet)
         threading.Thread(target=plain.serve_forever, daemon=True).start()
         try:
             code, _, err = run(GRAFT, "jobs", "list", "--server", f"https://127.0.0.1:{plain.server_port}")
