@@ -37,26 +37,24 @@ public final class TCPStream: LoopHandle {
     /// Bytes that were not handed to the system yet, before the filter.
     public var output = ByteQueue()
     /// What the filter made of them, and what it has to say itself.
-    private var wire = ByteQueue()
+    var wire = ByteQueue()
     /// Bytes that libuv holds until the peer takes them.
-    private var inFlight = ByteQueue()
+    var inFlight = ByteQueue()
     /// Bytes sent before those in `inFlight`.
     private var handedOver: UInt64 = 0
     private var needsFlush = false
-    private var hasFailed = false
-    private var isFinishing = false
+    var hasFailed = false
+    var isFinishing = false
     private var isShutDown = false
     /// The filter has said that nothing follows.
-    private var hasFinishedFilter = false
-    private var hasReachedEnd = false
+    var hasFinishedFilter = false
+    var hasReachedEnd = false
     public private(set) var isReading = false
 
     /// The most buffers in one system call; Linux allows 1,024.
     private static let longestGather = 64
     /// How many bytes are handed to libuv to wait for the peer. Each completion tells the owner about progress.
     private static let inFlightSize = 65536
-    /// What the delegate gets of a filter at once.
-    private static let filterBufferSize = 16384
 
     private var stream: UnsafeMutablePointer<uv_stream_t> {
         UnsafeMutableRawPointer(tcp).assumingMemoryBound(to: uv_stream_t.self)
@@ -121,49 +119,10 @@ public final class TCPStream: LoopHandle {
         }
     }
 
-    private func reachEnd() {
+    func reachEnd() {
         hasReachedEnd = true
         stopReading()
         delegate?.streamDidReachEnd(self)
-    }
-
-    /// Lets the filter work on what came. The delegate may do anything meanwhile.
-    private func open(_ bytes: UnsafeRawBufferPointer) {
-        var rest = bytes
-        while !rest.isEmpty, let filter, !isClosed, !hasFailed, !hasReachedEnd {
-            rest = UnsafeRawBufferPointer(rebasing: rest[filter.receive(rest)...])
-            withUnsafeTemporaryAllocation(byteCount: TCPStream.filterBufferSize, alignment: 16) { buffer in
-                while !isClosed, !hasFailed, !hasReachedEnd, deliver(filter.read(into: buffer), in: buffer) {}
-            }
-        }
-        guard !isClosed, !hasFailed, let filter else { return }
-        filter.moveReplies(to: &wire)
-        // A handshake that is complete lets go of what was written before.
-        if !wire.isEmpty || !output.isEmpty { setNeedsFlush() }
-    }
-
-    /// - Returns: whether there may be more.
-    private func deliver(_ result: StreamFilterResult, in buffer: UnsafeMutableRawBufferPointer) -> Bool {
-        switch result {
-        case .bytes(let count):
-            delegate?.stream(self, didRead: UnsafeRawBufferPointer(rebasing: buffer[..<count]))
-            return true
-        case .needsMore:
-            return false
-        case .ended:
-            reachEnd()
-            return false
-        case .failed(let reason):
-            filter?.moveReplies(to: &wire)
-            // An alert that finds no room is not worth waiting for.
-            if inFlight.isEmpty { _ = offer(&wire) }
-            fail(EventLoopError(.connectionLost, "reading from a connection: \(reason)"))
-            return false
-        case .unfiltered:
-            filter = nil
-            delegate?.streamLostFilter(self)
-            return false
-        }
     }
 
     /// Whether the peer has closed its side or the connection broke, asked without reading: while reading is stopped nothing else tells.
@@ -226,7 +185,7 @@ public final class TCPStream: LoopHandle {
 
     /// Sends what the system takes of a queue.
     /// - Returns: 0 when that was all, `UV_EAGAIN` when it was not, or why the connection is broken.
-    private func offer(_ queue: inout ByteQueue) -> Int32 {
+    func offer(_ queue: inout ByteQueue) -> Int32 {
         while !queue.isEmpty {
             let sent = queue.withGathered(limit: TCPStream.longestGather) { buffers in
                 Int(uv_try_write(stream, buffers.baseAddress, UInt32(buffers.count)))
@@ -239,21 +198,6 @@ public final class TCPStream: LoopHandle {
             }
         }
         return 0
-    }
-
-    /// Lets the filter work on what was written.
-    /// - Returns: whether there is something to send.
-    private func seal() -> Bool {
-        guard let filter, !hasFailed else { return false }
-        guard filter.seal(&output, into: &wire) else {
-            fail(EventLoopError(.connectionLost, "writing to a connection: its encryption is broken"))
-            return false
-        }
-        if isFinishing, output.isEmpty, !hasFinishedFilter {
-            hasFinishedFilter = true
-            filter.finish(into: &wire)
-        }
-        return !wire.isEmpty
     }
 
     /// Hands libuv some bytes to write when the peer has room; its callback brings the rest.
@@ -297,7 +241,7 @@ public final class TCPStream: LoopHandle {
         fail(EventLoopError(.connectionLost, doing: what, status: status))
     }
 
-    private func fail(_ error: EventLoopError) {
+    func fail(_ error: EventLoopError) {
         guard !hasFailed, !isClosed else { return }
         hasFailed = true
         stopReading()
@@ -307,14 +251,7 @@ public final class TCPStream: LoopHandle {
     // MARK: - The end
 
     override func willClose() {
-        if let filter {
-            if endsOrderly, !hasFailed, !hasFinishedFilter, output.isEmpty, wire.isEmpty, inFlight.isEmpty {
-                filter.finish(into: &wire)
-                _ = offer(&wire)
-            }
-            filter.streamWillClose()
-        }
-        filter = nil
+        closeFilter()
         output.removeAll()
         wire.removeAll()
         isReading = false
