@@ -39,7 +39,7 @@ let package = Package(
         // Layer 3.
         .target(name: "Tokenization", dependencies: ["GGUF", "JSON"]),
         .target(name: "Modeling", dependencies: ["Kernels", "GGUF"]),
-        .target(name: "HTTPServing", dependencies: ["EventLoops", "HTTP1", httpTypes]),
+        .target(name: "HTTPServing", dependencies: ["EventLoops", "HTTP1", "TLS", httpTypes]),
         .target(name: "InstructionStore", dependencies: ["TLS", grdb]),
         // Layer 4.
         .target(name: "Adapters", dependencies: ["Modeling", "GGUF", "Kernels", "InstructionStore", "TLS", "JSON"]),
@@ -63,11 +63,11 @@ let package = Package(
                 argumentParser, logging, yams,
             ]),
         // Tests.
-        .target(name: "TestSupport", path: "Tests/TestSupport"),
+        .target(name: "TestSupport", dependencies: ["COpenSSL"], path: "Tests/TestSupport"),
         .testTarget(name: "JSONTests", dependencies: ["JSON"]),
         .testTarget(name: "KernelsTests", dependencies: ["Kernels", "CKernels"], exclude: ["Fixtures"]),
         .testTarget(name: "ExecutorsTests", dependencies: ["Executors"]),
-        .testTarget(name: "TLSTests", dependencies: ["TLS"]),
+        .testTarget(name: "TLSTests", dependencies: ["TLS", "TestSupport"]),
         .testTarget(name: "HTTP1Tests", dependencies: ["HTTP1", httpTypes]),
         .testTarget(name: "ObservabilityTests", dependencies: ["Observability", logging]),
         .testTarget(name: "GGUFTests", dependencies: ["GGUF", "Kernels"]),
@@ -78,7 +78,7 @@ let package = Package(
         .testTarget(name: "InstructionStoreTests", dependencies: ["InstructionStore", "TestSupport"]),
         .testTarget(
             name: "AdaptersTests", dependencies: ["Adapters", "InstructionStore", "Modeling", "GGUF", "Kernels", "JSON", "TLS", "TestSupport"], exclude: ["Fixtures"]),
-        .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", httpTypes]),
+        .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", "TLS", "TestSupport", httpTypes]),
         .testTarget(
             name: "InferenceTests", dependencies: ["Inference", "Adapters", "Modeling", "Tokenization", "GGUF", "Executors", "Kernels", "TestSupport"],
             exclude: ["Fixtures"]),
@@ -93,7 +93,7 @@ let package = Package(
                 "OpenAIAPI", "Tuning", "Training", "TestSupport", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "HTTPServing", "EventLoops", "Executors",
                 "Observability", "JSON", httpTypes, logging,
             ]),
-        .testTarget(name: "graftTests", dependencies: ["graft", "Adapters", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "JSON"]),
+        .testTarget(name: "graftTests", dependencies: ["graft", "Adapters", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "HTTPServing", "JSON", logging]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -100,6 +100,11 @@ public struct ByteQueue: ~Copyable {
         }
     }
 
+    /// Calls `body` with the oldest bytes that lie together; none when nothing waits.
+    public borrowing func withFirst<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        body(head < blocks.count ? blocks[head].bytes : UnsafeRawBufferPointer(start: nil, count: 0))
+    }
+
     /// A copy of what waits, for tests and small things.
     public func contents() -> [UInt8] {
         var all: [UInt8] = []

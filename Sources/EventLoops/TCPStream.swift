@@ -13,6 +13,12 @@ public protocol TCPStreamDelegate: AnyObject {
     func streamDidSend(_ stream: TCPStream)
     /// The stream is closed and its descriptor free. Nothing follows.
     func streamDidClose(_ stream: TCPStream)
+    /// The peer does not speak what the stream's filter does. The filter is gone, what was written leaves as it is, and what the peer sent so far is lost.
+    func streamLostFilter(_ stream: TCPStream)
+}
+
+extension TCPStreamDelegate {
+    public func streamLostFilter(_ stream: TCPStream) {}
 }
 
 /// One accepted TCP connection.
@@ -24,17 +30,25 @@ public final class TCPStream: LoopHandle {
     private let request: UnsafeMutablePointer<uv_write_t>
     /// Held strongly until the stream is closed.
     public var delegate: (any TCPStreamDelegate)?
-    /// Bytes that were not handed to the system yet.
+    /// Changes the bytes of both directions. To be set before reading starts.
+    public var filter: (any StreamFilter)?
+    /// Whether closing the stream, once everything is sent, is an orderly end that the filter tells the peer. Set to false when an answer is cut off.
+    public var endsOrderly = true
+    /// Bytes that were not handed to the system yet, before the filter.
     public var output = ByteQueue()
+    /// What the filter made of them, and what it has to say itself.
+    var wire = ByteQueue()
     /// Bytes that libuv holds until the peer takes them.
-    private var inFlight = ByteQueue()
+    var inFlight = ByteQueue()
     /// Bytes sent before those in `inFlight`.
     private var handedOver: UInt64 = 0
     private var needsFlush = false
-    private var hasFailed = false
-    private var isFinishing = false
+    var hasFailed = false
+    var isFinishing = false
     private var isShutDown = false
-    private var hasReachedEnd = false
+    /// The filter has said that nothing follows.
+    var hasFinishedFilter = false
+    var hasReachedEnd = false
     public private(set) var isReading = false
 
     /// The most buffers in one system call; Linux allows 1,024.
@@ -94,14 +108,21 @@ public final class TCPStream: LoopHandle {
 
     private func didRead(count: Int, from base: UnsafeMutablePointer<CChar>?) {
         if count > 0 {
-            delegate?.stream(self, didRead: UnsafeRawBufferPointer(start: base, count: count))
+            let bytes = UnsafeRawBufferPointer(start: base, count: count)
+            if filter == nil { delegate?.stream(self, didRead: bytes) } else { open(bytes) }
         } else if count == Int(UV_EOF.rawValue) {
-            hasReachedEnd = true
-            stopReading()
-            delegate?.streamDidReachEnd(self)
+            filter?.peerIsGone()
+            reachEnd()
         } else if count < 0 {
+            filter?.peerIsGone()
             fail(status: Int32(count), doing: "reading from a connection")
         }
+    }
+
+    func reachEnd() {
+        hasReachedEnd = true
+        stopReading()
+        delegate?.streamDidReachEnd(self)
     }
 
     /// Whether the peer has closed its side or the connection broke, asked without reading: while reading is stopped nothing else tells.
@@ -120,7 +141,7 @@ public final class TCPStream: LoopHandle {
 
     /// All bytes that were not taken by the system yet.
     public var unsentCount: Int {
-        isClosed ? 0 : output.count + uv_stream_get_write_queue_size(stream)
+        isClosed ? 0 : output.count + wire.count + uv_stream_get_write_queue_size(stream)
     }
 
     /// All bytes that the system has taken so far.
@@ -156,28 +177,46 @@ public final class TCPStream: LoopHandle {
     public func flush() {
         needsFlush = false
         guard !isClosed, !hasFailed, inFlight.isEmpty else { return }
-        while !output.isEmpty {
-            let sent = output.withGathered(limit: TCPStream.longestGather) { buffers in
-                Int(uv_try_write(stream, buffers.baseAddress, UInt32(buffers.count)))
-            }
-            if sent > 0 {
-                output.removeFirst(sent)
-                handedOver += UInt64(sent)
-            } else if sent == Int(UV_EAGAIN.rawValue) || sent == 0 {
-                return waitForPeer()
-            } else {
-                return fail(status: Int32(sent), doing: "writing to a connection")
-            }
+        var status: Int32 = 0
+        if filter == nil {
+            status = offer(&output)
+        } else {
+            // No more is sealed than the system takes.
+            repeat { status = offer(&wire) } while status == 0 && seal()
         }
-        if isFinishing, !isShutDown {
+        guard !hasFailed else { return }
+        if status == UV_EAGAIN.rawValue { return waitForPeer() }
+        guard status == 0 else { return fail(status: status, doing: "writing to a connection") }
+        if isFinishing, !isShutDown, output.isEmpty {
             isShutDown = true
             shutDownWriting()
         }
     }
 
+    /// Sends what the system takes of a queue.
+    /// - Returns: 0 when that was all, `UV_EAGAIN` when it was not, or why the connection is broken.
+    func offer(_ queue: inout ByteQueue) -> Int32 {
+        while !queue.isEmpty {
+            let sent = queue.withGathered(limit: TCPStream.longestGather) { buffers in
+                Int(uv_try_write(stream, buffers.baseAddress, UInt32(buffers.count)))
+            }
+            if sent > 0 {
+                queue.removeFirst(sent)
+                handedOver += UInt64(sent)
+            } else {
+                return sent == 0 ? UV_EAGAIN.rawValue : Int32(sent)
+            }
+        }
+        return 0
+    }
+
     /// Hands libuv some bytes to write when the peer has room; its callback brings the rest.
     private func waitForPeer() {
-        output.moveFirst(TCPStream.inFlightSize, to: &inFlight)
+        if filter == nil {
+            output.moveFirst(TCPStream.inFlightSize, to: &inFlight)
+        } else {
+            wire.moveFirst(TCPStream.inFlightSize, to: &inFlight)
+        }
         let status = inFlight.withGathered(limit: Int.max) { buffers in
             uv_write(request, stream, buffers.baseAddress, UInt32(buffers.count)) { request, status in
                 TCPStream.owner(of: request!.pointee.handle).didWrite(status: status)
@@ -209,16 +248,22 @@ public final class TCPStream: LoopHandle {
     }
 
     private func fail(status: Int32, doing what: String) {
+        fail(EventLoopError(.connectionLost, doing: what, status: status))
+    }
+
+    func fail(_ error: EventLoopError) {
         guard !hasFailed, !isClosed else { return }
         hasFailed = true
         stopReading()
-        delegate?.stream(self, didFail: EventLoopError(.connectionLost, doing: what, status: status))
+        delegate?.stream(self, didFail: error)
     }
 
     // MARK: - The end
 
     override func willClose() {
+        closeFilter()
         output.removeAll()
+        wire.removeAll()
         isReading = false
     }
 

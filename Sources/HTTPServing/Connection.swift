@@ -48,6 +48,10 @@ final class Connection: TCPStreamDelegate {
         onServer { $0.didSend(on: $1) }
     }
 
+    func streamLostFilter(_ stream: TCPStream) {
+        onServer { $0.lostTLS(on: $1) }
+    }
+
     func streamDidClose(_ stream: TCPStream) {
         onServer { $0.didClose($1) }
     }

@@ -72,6 +72,8 @@ public struct HTTPRejection: Error, Sendable, Equatable, CustomStringConvertible
         case bodyTimeout
         /// As many connections are open as may be.
         case tooManyConnections
+        /// Plain HTTP on a port for TLS. The answer goes out in clear text.
+        case needsTLS
     }
 
     public let reason: Reason

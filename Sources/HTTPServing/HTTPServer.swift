@@ -226,6 +226,7 @@ extension HTTPServer {
         if isDraining { machine.drain() }
         let connection = Connection(serial: lastSerial, stream: stream, machine: machine, server: self)
         stream.delegate = connection
+        stream.filter = configuration.tls?.makeFilter()
         connections[connection.serial] = connection
         statistics.openConnections = connections.count
         stream.startReading()
@@ -244,6 +245,13 @@ extension HTTPServer {
         } else if connection.machine.phase == .receiving || connection.machine.phase == .responding {
             connection.pending.append(contentsOf: bytes)
         }
+        settle(connection)
+    }
+
+    /// The client speaks plain HTTP on a port for TLS. It is told so in its own language; what it asked for is not looked at.
+    func lostTLS(on connection: Connection) {
+        stamps.refresh(now: loop.now)
+        reject(HTTPRejection(.needsTLS, "this port speaks TLS: ask with https:// instead of http://"), connection)
         settle(connection)
     }
 
@@ -274,6 +282,7 @@ extension HTTPServer {
     private func abandon(_ sequence: UInt64?, of connection: Connection) {
         guard let sequence else { return }
         connection.receiver = nil
+        connection.stream.endsOrderly = false
         statistics.abandonedExchanges += 1
         application.exchangeClosed(ExchangeID(connection: connection.serial, sequence: sequence), on: self)
     }

@@ -31,6 +31,8 @@ public struct HTTPServerConfiguration: Sendable {
     /// Hosts (lower case, without port, IPv6 in brackets) that requests may name; nil allows all. A list protects a server on
     /// loopback from web pages that resolve their own name to it (DNS rebinding).
     public var allowedHosts: Set<String>?
+    /// Makes every connection speak TLS; nil is plain HTTP. `headerTimeout` is then for the handshake and the first head together.
+    public var tls: TLSAcceptor?
 
     public init() {}
 }

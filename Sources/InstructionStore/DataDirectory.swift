@@ -35,16 +35,19 @@ public final class DataDirectory: Sendable {
     }
 
     /// Tells later comers where the server of this process listens.
-    public func announce(address: String) throws(DataDirectoryError) {
+    /// - Parameter certificate: with TLS, the SHA-256 of the server's certificate in 64 lower-case hexadecimal digits.
+    public func announce(address: String, certificate: String? = nil) throws(DataDirectoryError) {
         guard LockRecord.isValidAddress(address) else {
             throw DataDirectoryError(
                 .invalidAddress,
                 "\(path): found an address of \(address.utf8.count) bytes, expected 1 to \(LockRecord.longestAddress) "
                     + "printable ASCII characters without spaces, like http://127.0.0.1:8080")
         }
+        precondition(certificate.map(LockRecord.isFingerprint) != false, "the digest of a certificate has 64 digits")
         try record.withLock { record throws(DataDirectoryError) in
             var changed = record
             changed.address = address
+            changed.certificate = certificate
             try Self.write(changed, to: descriptor, lockPath: "\(path)/lock")
             record = changed
         }
@@ -64,7 +67,7 @@ public final class DataDirectory: Sendable {
             let found = read(descriptor)
             // Between taking the lock and writing its record, a holder is known by the record of a dead one or by none.
             if let found, isAlive(found.processID) || attempt >= attempts {
-                throw held(path, DataDirectoryError.Holder(processID: found.processID, address: found.address))
+                throw held(path, DataDirectoryError.Holder(processID: found.processID, address: found.address, certificate: found.certificate))
             }
             guard attempt < attempts else { throw held(path, nil) }
             usleep(pause)

@@ -14,10 +14,13 @@ public struct DataDirectoryError: Error, Sendable, Equatable, CustomStringConver
         public var processID: Int32
         /// Where its server listens, once it has announced that.
         public var address: String?
+        /// The SHA-256 of its certificate in hexadecimal digits, when it speaks TLS.
+        public var certificate: String?
 
-        public init(processID: Int32, address: String?) {
+        public init(processID: Int32, address: String?, certificate: String? = nil) {
             self.processID = processID
             self.address = address
+            self.certificate = certificate
         }
     }
 

@@ -15,6 +15,7 @@ extension APIError {
             case .expectationFailed: (.expectationFailed, "expectation_failed")
             case .misdirected: (.misdirectedRequest, "misdirected_request")
             case .headerTimeout, .bodyTimeout: (.requestTimeout, "request_timeout")
+            case .needsTLS: (.badRequest, "tls_required")
             case .tooManyConnections: (.serviceUnavailable, "too_many_connections")
             }
         let isUnavailable = rejection.reason == .tooManyConnections

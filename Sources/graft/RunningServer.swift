@@ -1,8 +1,9 @@
 import Glibc
 import HTTP1
 import JSON
+import TLS
 
-/// The server that holds the data directory, asked over HTTP from this machine: one request, one connection.
+/// A server, asked over HTTP or HTTPS: one request, one connection. Most often the one that holds the data directory of this machine.
 struct RunningServer {
     struct Response {
         var status: Int
@@ -14,28 +15,51 @@ struct RunningServer {
     let address: String
     private let host: String
     private let port: String
+    /// nil for clear text.
+    private let tls: TLSContext?
+    /// The fingerprint of the one certificate that is right; nil when authorities vouch for it.
+    private let certificate: String?
 
-    /// - Parameter address: as the server announced it, such as `http://127.0.0.1:8080`.
-    init(address: String) throws {
+    /// - Parameters:
+    ///   - address: as the server announced it, such as `http://127.0.0.1:8080`.
+    ///   - certificate: the fingerprint of the server's certificate as it announced that beside the address; nil for a server that is known by its
+    ///     address only, whose certificate must be for that address and come from an authority.
+    ///   - authorities: a PEM file of authorities that are trusted beside the system's; nil is what GRAFT_CA_FILE names, if anything.
+    init(address: String, certificate: String? = nil, authorities: String? = nil) throws {
         self.address = address
-        guard address.hasPrefix("http://"), let colon = address.lastIndex(of: ":"), UInt16(address[address.index(after: colon)...]) != nil else {
-            throw CommandError("the server's address is '\(TerminalText.oneLine(address))', expected http://host:port")
+        let scheme = address.hasPrefix("https://") ? "https://" : "http://"
+        guard address.hasPrefix(scheme), let colon = address.lastIndex(of: ":"), UInt16(address[address.index(after: colon)...]) != nil else {
+            throw CommandError("the server's address is '\(TerminalText.oneLine(address))', expected http://host:port or https://host:port")
         }
         port = String(address[address.index(after: colon)...])
-        host = String(address[..<colon].dropFirst("http://".count)).replacing("[", with: "").replacing("]", with: "")
+        host = String(address[..<colon].dropFirst(scheme.count)).replacing("[", with: "").replacing("]", with: "")
+        self.certificate = certificate
+        if scheme == "http://" {
+            tls = nil
+        } else {
+            tls = try certificate == nil ? RunningServer.trusting(authorities) : TLSContext.clientThatComparesCertificates()
+        }
+    }
+
+    private static func trusting(_ option: String?) throws -> TLSContext {
+        guard let path = option ?? Environment["GRAFT_CA_FILE"] else { return TLSContext(clientTrusting: []) }
+        let bytes = try TLSFiles.read(path, option == nil ? "GRAFT_CA_FILE" : "--ca-file")
+        do { return TLSContext(clientTrusting: try TLSCertificate.parse(pem: bytes, name: path)) } catch { throw CommandError("\(error)") }
     }
 
     /// - Returns: whatever the server answered, errors included.
     func request(_ method: String, _ path: String, contentType: String? = nil, body: [UInt8] = []) throws -> Response {
-        let socket = try connect()
-        defer { close(socket) }
+        let connection = try open()
         let name = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         var head = "\(method) \(path) HTTP/1.1\r\nhost: \(name)\r\nconnection: close\r\naccept-encoding: identity\r\n"
         if let contentType { head += "content-type: \(contentType)\r\n" }
         if !body.isEmpty || method == "POST" { head += "content-length: \(body.count)\r\n" }
         // A refusal may come before all is sent; then the answer says more than the failed write.
-        let failure = send(Array((head + "\r\n").utf8), to: socket) ?? send(body, to: socket)
-        let answer = try receive(from: socket)
+        let failure = connection.send(Array((head + "\r\n").utf8)) ?? connection.send(body)
+        let answer: [UInt8]
+        do { answer = try connection.receiveAll() } catch let error as TLSError {
+            throw CommandError("the connection to the server at \(address) broke: \(error)")
+        }
         guard !answer.isEmpty else {
             throw CommandError("the server at \(address) closed the connection without an answer\(failure.map { " (\($0))" } ?? ""); its log may say why")
         }
@@ -78,32 +102,25 @@ struct RunningServer {
         throw CommandError("the server at \(address) cannot be reached: \(String(cString: strerror(reason)))")
     }
 
-    /// - Returns: what went wrong, if anything did.
-    private func send(_ bytes: [UInt8], to socket: Int32) -> String? {
-        var sent = 0
-        while sent < bytes.count {
-            let count = bytes.withUnsafeBytes { Glibc.send(socket, $0.baseAddress! + sent, bytes.count - sent, Int32(MSG_NOSIGNAL)) }
-            if count > 0 {
-                sent += count
-            } else if errno != EINTR {
-                return String(cString: strerror(errno))
+    /// - Throws: what keeps the server from being asked, and what helps.
+    private func open() throws -> ServerConnection {
+        let session = tls.map { TLSSession(client: $0, host: host) }
+        let connection: ServerConnection
+        do { connection = try ServerConnection(connect(), session: session) } catch let error as TLSError {
+            switch error.code {
+            case .untrusted:
+                throw CommandError(
+                    "the certificate of the server at \(address) is not accepted: \(error); use a name that the certificate is for, and name its authority's file "
+                        + "with --ca-file or GRAFT_CA_FILE if it is none of the system's")
+            default:
+                throw CommandError("no TLS with the server at \(address): \(error); is it a server for https://?")
             }
         }
-        return nil
-    }
-
-    private func receive(from socket: Int32) throws -> [UInt8] {
-        var answer: [UInt8] = []
-        var chunk = [UInt8](repeating: 0, count: 1 << 16)
-        while true {
-            let count = recv(socket, &chunk, chunk.count, 0)
-            if count > 0 {
-                answer += chunk[..<count]
-            } else if count == 0 || errno != EINTR {
-                // A reset after the answer is an end like any other.
-                return answer
-            }
+        if let certificate, session?.peerCertificate?.fingerprint != certificate {
+            throw CommandError(
+                "the server at \(address) shows another certificate than the server of the data directory announced; is it another program that listens there?")
         }
+        return connection
     }
 
     /// A whole response of this project's own server: never chunked, because no route that is asked here streams.

@@ -21,7 +21,7 @@ struct ServeCommand: AsyncParsableCommand {
         abstract: "Serve a model over HTTP with OpenAI's API.",
         discussion: """
             Reads Config/graft.yaml, then the environment (GRAFT_SERVER_PORT and so on), then these options. SIGTERM or Ctrl-C lets running \
-            answers finish; a second one ends the process at once.
+            answers finish; a second one ends the process at once. With a certificate the server speaks TLS, and SIGHUP reads the certificate again.
             """)
 
     @OptionGroup var options: ModelOptions
@@ -29,6 +29,7 @@ struct ServeCommand: AsyncParsableCommand {
     var host: String?
     @Option(help: "The port; 0 takes a free one. Default: 8080.")
     var port: Int?
+    @OptionGroup var tlsOptions: TLSOptions
 
     func validate() throws {
         if let port, !(0...65535).contains(port) { throw ValidationError("--port takes 0 to 65535, not \(port).") }
@@ -45,7 +46,12 @@ struct ServeCommand: AsyncParsableCommand {
         serverConfiguration.maxConnections = try settings.integer("server.max_connections", 4096, in: 1...1_000_000)
         serverConfiguration.limits.bodyBytes = try settings.integer("server.max_body_megabytes", 4, in: 1...1024) << 20
         try serverConfiguration.readTimes(settings)
-        let isLoopback = host == "localhost" || host == "::1" || host.hasPrefix("127.")
+        let tlsFiles = try tlsOptions.files(settings)
+        let listenAddress = ListenAddress(host: host, usesTLS: tlsFiles != nil)
+        let isLoopback = listenAddress.isLoopback
+        try listenAddress.requireSafe(insecure: tlsOptions.listensInsecurely(settings))
+        let tls = try tlsFiles.map { try ServerTLS($0, logger: logger) }
+        serverConfiguration.tls = tls?.acceptor
         let hosts = settings.string("server.allowed_hosts", "").split(separator: ",").map { $0.filter { $0 != " " }.lowercased() }
         if !hosts.isEmpty {
             // `graft adapters` asks the server by its own address.
@@ -108,8 +114,13 @@ struct ServeCommand: AsyncParsableCommand {
         let server = HTTPServer(loop: loop, configuration: serverConfiguration, application: api)
         let stop = try await StopSignals(loop: loop, server: server)
         let bound = try await server.listen(host: host, port: port)
-        let address = "http://\(host.contains(":") ? "[\(host)]" : host):\(bound)"
-        try home.data.announce(address: address)
+        let address = listenAddress.url(port: bound)
+        try home.data.announce(address: address, certificate: tls?.fingerprint)
+        try await tls?.watch(server) { tls in
+            do { try home.data.announce(address: address, certificate: tls.fingerprint) } catch {
+                logger.error("commands on this machine do not know the new certificate", metadata: ["cause": "\(error)"])
+            }
+        }
         logger.info(
             "ready",
             metadata: [
@@ -129,6 +140,7 @@ struct ServeCommand: AsyncParsableCommand {
         await server.close()
         await engine.shutdown()
         await stop.close()
+        await tls?.stopWatching(server)
         loop.shutdown()
         api.keepPendingExchanges()
         logger.info("stopped")

@@ -9,7 +9,7 @@ struct Settings {
         "model", "models_directory", "engine.threads", "engine.context_length", "engine.max_sequences", "engine.spare_sequences", "engine.max_queued", "engine.cache_megabytes",
         "engine.cache_type", "engine.exact", "server.host", "server.port", "server.max_connections", "server.allowed_hosts", "server.max_body_megabytes", "server.drain_seconds",
         "server.header_seconds", "server.body_idle_seconds", "server.idle_seconds", "server.write_idle_seconds", "server.min_bytes_per_second",
-        "server.max_upload_megabytes", "data_directory", "adapters.directory", "adapters.memory_megabytes", "adapters.default", "adapters.lora_paths_directory",
+        "server.max_upload_megabytes", "server.tls_certificate", "server.tls_private_key", "server.insecure_listen", "data_directory", "adapters.directory", "adapters.memory_megabytes", "adapters.default", "adapters.lora_paths_directory",
         "adapters.allow_global_lora", "log_exchanges.enabled", "log_exchanges.retention_days", "log_exchanges.maximum",
         "tuning.enabled", "tuning.share_percent", "tuning.memory_megabytes", "tuning.precision", "tuning.max_length", "tuning.rank", "tuning.micro_batch_tokens",
         "tuning.snapshot_seconds", "tuning.snapshot_steps",

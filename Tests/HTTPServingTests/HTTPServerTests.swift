@@ -524,7 +524,7 @@ private func request(_ path: String, _ fields: String = "", method: String = "GE
 }
 
 /// Writes one piece in each of many turns of the loop.
-private func writeRepeatedly(_ piece: [UInt8], times: Int, to exchange: ExchangeID, on server: isolated HTTPServer) {
+func writeRepeatedly(_ piece: [UInt8], times: Int, to exchange: ExchangeID, on server: isolated HTTPServer) {
     guard times > 0 else { return }
     server.write(exchange, piece)
     server.post { writeRepeatedly(piece, times: times - 1, to: exchange, on: $0) }

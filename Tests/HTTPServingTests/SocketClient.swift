@@ -1,6 +1,7 @@
 import Glibc
+import TestSupport
 
-/// A blocking TCP client on loopback that sends and shows raw bytes.
+/// A blocking TCP client on loopback that sends and shows raw bytes, over TLS if it has a session.
 final class SocketClient {
     struct Response: Equatable {
         var status = 0
@@ -10,9 +11,13 @@ final class SocketClient {
 
     private(set) var descriptor: Int32
     private var received: [UInt8] = []
+    let tls: TestTLSClient?
 
-    /// - Parameter receiveBuffer: the kernel's, in bytes; small ones make a slow reader at once.
-    init?(port: Int, receiveBuffer: Int32? = nil) {
+    /// - Parameters:
+    ///   - receiveBuffer: the kernel's, in bytes; small ones make a slow reader at once.
+    ///   - tls: the handshake takes place when something is sent or read.
+    init?(port: Int, receiveBuffer: Int32? = nil, tls: TestTLSClient? = nil) {
+        self.tls = tls
         descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
         if var size = receiveBuffer {
             setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout<Int32>.size))
@@ -62,6 +67,30 @@ final class SocketClient {
     }
 
     func send(_ bytes: [UInt8]) {
+        guard let tls else { return send(raw: bytes) }
+        shakeHands()
+        tls.write(bytes)
+        send(raw: tls.takeCiphertext())
+    }
+
+    /// Ends the TLS session and not the connection.
+    func sendCloseNotify() {
+        tls?.close()
+        send(raw: tls?.takeCiphertext() ?? [])
+    }
+
+    /// Completes the handshake; nothing when it is complete or impossible.
+    func shakeHands() {
+        guard let tls else { return }
+        while !tls.isEstablished, tls.failure == nil {
+            send(raw: tls.takeCiphertext())
+            guard fill() else { return }
+        }
+        send(raw: tls.takeCiphertext())
+    }
+
+    /// Sends bytes as they are.
+    func send(raw bytes: [UInt8]) {
         var offset = 0
         while offset < bytes.count {
             let sent = bytes.withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress! + offset, bytes.count - offset, Int32(MSG_NOSIGNAL)) }
@@ -75,12 +104,19 @@ final class SocketClient {
         var buffer = [UInt8](repeating: 0, count: 65536)
         let count = recv(descriptor, &buffer, buffer.count, 0)
         guard count > 0 else { return false }
-        received.append(contentsOf: buffer[..<count])
+        if let tls {
+            tls.receive(Array(buffer[..<count]))
+            received += tls.read()
+            send(raw: tls.takeCiphertext())
+        } else {
+            received.append(contentsOf: buffer[..<count])
+        }
         return true
     }
 
     /// Everything until the server closes.
     func readToEnd() -> String {
+        shakeHands()
         while fill() {}
         defer { received = [] }
         return String(decoding: received, as: UTF8.self)

@@ -55,7 +55,7 @@ final class TestApplication: HTTPApplication {
         continuation.yield(.rejected(rejection.reason))
         let code =
             switch rejection.reason {
-            case .malformed: 400
+            case .malformed, .needsTLS: 400
             case .targetTooLong: 414
             case .headersTooLarge: 431
             case .bodyTooLarge: 413

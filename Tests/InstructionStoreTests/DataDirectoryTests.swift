@@ -46,9 +46,14 @@ struct DataDirectoryTests {
         #expect(after.holder == DataDirectoryError.Holder(processID: getpid(), address: "http://127.0.0.1:8080"))
         #expect(after.message.contains("http://127.0.0.1:8080"))
 
+        let fingerprint = String(repeating: "0a", count: 32)
+        try directory.announce(address: "https://127.0.0.1:8080", certificate: fingerprint)
+        #expect(
+            refusal(path)?.holder == DataDirectoryError.Holder(processID: getpid(), address: "https://127.0.0.1:8080", certificate: fingerprint))
+
         // A shorter address leaves nothing of the longer one.
         try directory.announce(address: "http://[::1]:1")
-        #expect(refusal(path)?.holder?.address == "http://[::1]:1")
+        #expect(refusal(path)?.holder == DataDirectoryError.Holder(processID: getpid(), address: "http://[::1]:1"))
     }
 
     @Test func isFreeOnceTheHolderLetsGo() throws {
@@ -127,13 +132,15 @@ struct DataDirectoryTests {
     }
 
     @Test func recordsAreReadWholeOrNotAtAll() {
-        for record in [LockRecord(processID: 1), LockRecord(processID: .max, address: String(repeating: "a", count: LockRecord.longestAddress))] {
+        let fingerprint = String(repeating: "0a", count: 32)
+        let longest = LockRecord(processID: .max, address: String(repeating: "a", count: LockRecord.longestAddress), certificate: fingerprint)
+        for record in [LockRecord(processID: 1), LockRecord(processID: 2, address: "https://[::1]:1", certificate: fingerprint), longest] {
             let bytes = record.bytes
             #expect(bytes.count == LockRecord.byteCount)
             #expect(LockRecord(bytes) == record)
             for count in 0..<bytes.count { #expect(LockRecord(Array(bytes.prefix(count))) == nil) }
         }
-        for text in ["pid 0\n", "pid -4\n", "pid x\n", "address x\n", "pid\n", "other 4\n"] {
+        for text in ["pid 0\n", "pid -4\n", "pid x\n", "address x\n", "pid\n", "other 4\n", "pid 1\ncertificate 0a\n"] {
             let padding = [UInt8](repeating: UInt8(ascii: "\n"), count: LockRecord.byteCount - text.utf8.count)
             #expect(LockRecord(Array(text.utf8) + padding) == nil, "\(text)")
         }

@@ -182,7 +182,7 @@ import Testing
         let harness = try Harness()
         let (head, body) = harness.handlers.response(to: HTTPRejection(reason, "found 1, expected 0"))
         let statuses: [HTTPRejection.Reason: Int] = [
-            .malformed: 400, .targetTooLong: 414, .headersTooLarge: 431, .bodyTooLarge: 413, .misdirected: 421, .headerTimeout: 408,
+            .malformed: 400, .needsTLS: 400, .targetTooLong: 414, .headersTooLarge: 431, .bodyTooLarge: 413, .misdirected: 421, .headerTimeout: 408,
             .bodyTimeout: 408, .tooManyConnections: 503, .expectationFailed: 417, .unsupportedVersion: 505, .unsupportedTransferCoding: 501,
         ]
         #expect(head.status.code == statuses[reason])

@@ -66,8 +66,8 @@ func openAdapters(_ options: AdapterOptions) throws -> any AdapterOperations {
         let home = try AdapterHome(try AdapterSettings(settings))
         return LocalAdapters(try home.registry(base: try adapterBase(engine)), holding: home.data)
     } catch let error as DataDirectoryError {
-        guard let address = error.holder?.address else { throw error }
-        return RemoteAdapters(server: try RunningServer(address: address))
+        guard let holder = error.holder, let address = holder.address else { throw error }
+        return RemoteAdapters(server: try RunningServer(address: address, certificate: holder.certificate))
     }
 }
 

@@ -99,7 +99,7 @@ struct RemoteJobs: JobOperations {
 
 /// The jobs of the data directory: opened here, or asked of the server that has it open.
 func openJobs(_ options: JobOptions) throws -> any JobOperations {
-    if let address = options.server { return RemoteJobs(server: try RunningServer(address: address)) }
+    if let address = options.server { return RemoteJobs(server: try RunningServer(address: address, authorities: options.caFile)) }
     let (settings, engine) = try options.base.engineSettings()
     do {
         let home = try AdapterHome(try AdapterSettings(settings))
@@ -109,8 +109,8 @@ func openJobs(_ options: JobOptions) throws -> any JobOperations {
             read: { _, _, _ throws(DatasetError) in throw DatasetError("Nothing is read here.") }, configuration: TuningConfiguration(directory: home.jobsDirectory))
         return LocalJobs(queue, holding: home, isWorking: false)
     } catch let error as DataDirectoryError {
-        guard let address = error.holder?.address else { throw error }
-        return RemoteJobs(server: try RunningServer(address: address))
+        guard let holder = error.holder, let address = holder.address else { throw error }
+        return RemoteJobs(server: try RunningServer(address: address, certificate: holder.certificate))
     }
 }
 

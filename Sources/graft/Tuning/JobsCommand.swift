@@ -19,8 +19,10 @@ struct JobsCommand: ParsableCommand {
 /// The options of every `graft jobs` command.
 struct JobOptions: ParsableArguments {
     @OptionGroup var base: AdapterOptions
-    @Option(help: ArgumentHelp("The server to ask. Default: the one that runs on the data directory.", valueName: "http://host:port"))
+    @Option(help: ArgumentHelp("The server to ask. Default: the one that runs on the data directory.", valueName: "http[s]://host:port"))
     var server: String?
+    @Option(help: ArgumentHelp("Authorities (PEM) that the server's certificate may come from, beside the system's. Default: GRAFT_CA_FILE.", valueName: "file"))
+    var caFile: String?
 }
 
 private func printJSON(_ value: JSONValue) { print(String(decoding: value.serialized(), as: UTF8.self)) }

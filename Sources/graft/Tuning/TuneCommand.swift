@@ -99,8 +99,8 @@ struct TuneCommand: ParsableCommand {
         do {
             home = try AdapterHome(try AdapterSettings(settings))
         } catch let error as DataDirectoryError {
-            guard let address = error.holder?.address else { throw error }
-            return try tune(file, judges, on: RunningServer(address: address))
+            guard let holder = error.holder, let address = holder.address else { throw error }
+            return try tune(file, judges, on: RunningServer(address: address, certificate: holder.certificate))
         }
         try tune(file, judges, home, settings, engine)
     }
