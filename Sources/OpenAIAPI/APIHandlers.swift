@@ -27,6 +27,8 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         var jobStreams: [ExchangeID: JobStream] = [:]
         /// Clients that get the content of a file.
         var contentStreams: [ExchangeID: ContentStream] = [:]
+        /// The answer of `/openapi.json`, once it was asked for.
+        var description: [UInt8]?
         /// One for all requests, so that the engine posts one batch a step.
         var sink: EngineSink<Transport>?
         /// Sequences whose client reads too slowly.
@@ -211,7 +213,18 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
             let head = HTTPResponse(status: .ok, headerFields: [.contentType: MetricsRegistry.contentType])
             transport.respond(to: request.exchange, head, body: registry.exposition())
             record(route: route, status: 200, model: "", request: request)
+        case .openAPI:
+            transport.respond(to: request.exchange, HTTPResponse(status: .ok, headerFields: [.contentType: ContentType.json]), body: description(on: transport))
+            record(route: route, status: 200, model: "", request: request)
         }
+    }
+
+    /// The API's description, made when it is first asked for: a matter of milliseconds.
+    private func description(on transport: isolated Transport) -> [UInt8] {
+        let state = state.on(transport)
+        let bytes = state.description ?? OpenAPIDocument.make(version: configuration.version, limits: configuration.limits).serialized()
+        state.description = bytes
+        return bytes
     }
 
     /// The client went away before its response was complete, or its request: its sequences are given up.
