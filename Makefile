@@ -29,7 +29,6 @@ bench: build
 # Requests made from /openapi.json, right ones and wrong ones, against a server (some minutes): no status from 500 up, none that is not described.
 contract: build
 	Scripts/setup contract
-	.build/release/graft pull smollm2-135m-instruct
 	Scripts/contract
 
 # A thousand publishes and deletes of adapters over four names while sixteen streams run (a few minutes). Fails on an error, on an answer that is

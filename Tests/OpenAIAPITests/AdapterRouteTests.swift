@@ -107,7 +107,9 @@ import Testing
         #expect(try await page("?limit=5").json["has_more"] == false)
         let beyond = try await page("?after=99")
         #expect(beyond.names.isEmpty && beyond.json["first_id"] == .null && beyond.json["has_more"] == false)
-        for (query, param) in [("?limit=0", "limit"), ("?limit=1001", "limit"), ("?limit=x", "limit"), ("?after=a", "after"), ("?after=-1", "after"), ("?after=1&after=2", "after")] {
+        for (query, param) in [
+            ("?limit=0", "limit"), ("?limit=1001", "limit"), ("?limit=x", "limit"), ("?after=a", "after"), ("?after=-1", "after"), ("?after=1&after=2", "after"),
+        ] {
             let response = await harness.get("/v1/adapters" + query)
             #expect(response.status == 400)
             #expect(try response.json()["error"]?["param"]?.string == param)

@@ -75,7 +75,8 @@ import Testing
             let names = object["parameters"]?.array?.compactMap { $0["name"]?.string } ?? []
             #expect(Set(names).count == names.count)
             #expect(object["tags"]?.array?.allSatisfy { tags.contains($0.string ?? "") } == true)
-            #expect(object["responses"]?["200"] != nil && (method == "get" || method == "delete" || path.contains("/jobs/{id}/") || object["requestBody"] != nil))
+            #expect(
+                object["responses"]?["200"] != nil && (method == "get" || method == "delete" || path.contains("/jobs/{id}/") || object["requestBody"] != nil))
         }
     }
 
@@ -224,7 +225,8 @@ import Testing
             var described: Set<String> = []
             for name in schemas {
                 let schema =
-                    name.hasPrefix("createBody:") ? try schema(String(name.dropFirst("createBody:".count))) : try #require(document["components"]?["schemas"]?[name])
+                    name.hasPrefix("createBody:")
+                    ? try schema(String(name.dropFirst("createBody:".count))) : try #require(document["components"]?["schemas"]?[name])
                 visit(schema) { described.formUnion($0["properties"]?.object?.keys ?? []) }
             }
             let read = try Self.namesRead(in: file)
@@ -246,7 +248,7 @@ import Testing
     @Test func examplesWork() async throws {
         let adapters = try FakeAdapters()
         try adapters.add("support-bot", versions: 2)
-        let harness = try Harness(adapters: adapters, storage: try Storage()) { $0.allowsGlobalLoRA = true }
+        let harness = try Harness(adapters: adapters, storage: try Storage(), tuning: FakeTuning()) { $0.allowsGlobalLoRA = true }
         var checked = 0
         for (path, method, object) in operations {
             for (name, example) in object["requestBody"]?["content"]?["application/json"]?["examples"]?.object ?? [:] {
@@ -261,7 +263,8 @@ import Testing
                     response = await harness.settled(id)
                     let code = response.status == 200 ? nil : try response.json()["error"]?["code"]?.string
                     #expect(
-                        response.status == 200 || ["completion_not_found", "no_examples", "tuning_disabled", "route_disabled"].contains(code), "\(path) \(name): \(response.text)")
+                        response.status == 200 || ["completion_not_found", "no_examples", "route_disabled"].contains(code),
+                        "\(path) \(name): \(response.text)")
                 }
                 checked += 1
             }
@@ -320,7 +323,8 @@ import Testing
         let adapters = try FakeAdapters()
         try adapters.add("bot", versions: 2)
         let storage = try Storage()
-        let harness = try Harness(adapters: adapters, storage: storage)
+        let tuning = FakeTuning()
+        let harness = try Harness(adapters: adapters, storage: storage, tuning: tuning)
         func get(_ path: String) async throws -> JSONValue { try await harness.settled(await harness.send(.get, path, contentType: nil)).json() }
 
         for path in ["/livez", "/readyz", "/health", "/version", "/v1/models", "/v1/adapters", "/lora-adapters", "/openapi.json"] {
@@ -349,7 +353,19 @@ import Testing
         let tokens = await harness.response(await harness.send(.post, "/tokenize", #"{"content":"aé","with_pieces":true}"#))
         try check(try tokens.json(), answers: "post", "/tokenize")
 
-        let streamed = await harness.chat(#"{"messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_usage":true},"logprobs":true}"#)
+        for method in ["supervised", "dpo"] {
+            let body = #"{"model":"tiny","training_file":"file-1","suffix":"bot","metadata":{"a":"b"},"method":{"type":"\#(method)"}}"#
+            let job = try await harness.settled(await harness.send(.post, "/v1/fine_tuning/jobs", body)).json()
+            try check(job, answers: "post", "/v1/fine_tuning/jobs")
+            let id = try #require(job["id"]?.string)
+            tuning.add("step 1", to: id, kind: .metrics, data: ["train_loss": 0.5])
+            try check(try await get("/v1/fine_tuning/jobs/\(id)"), answers: "get", "/v1/fine_tuning/jobs/{id}")
+            try check(try await get("/v1/fine_tuning/jobs/\(id)/events"), answers: "get", "/v1/fine_tuning/jobs/{id}/events")
+        }
+        try check(try await get("/v1/fine_tuning/jobs"), answers: "get", "/v1/fine_tuning/jobs")
+
+        let streamed = await harness.chat(
+            #"{"messages":[{"role":"user","content":"Hi"}],"stream":true,"stream_options":{"include_usage":true},"logprobs":true}"#)
         harness.engine.answer("Hello!", to: 1)
         let chunks = try await harness.response(streamed).chunks()
         #expect(chunks.count >= 3)

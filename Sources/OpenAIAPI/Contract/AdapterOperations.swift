@@ -14,10 +14,16 @@ enum AdapterOperations {
         body: Operation.Body(
             mediaType: "multipart/form-data",
             schema: .form(
-                required: [("name", .string("1 to 64 letters, digits, dots, underscores and hyphens, the first one no dot.", pattern: "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$"))],
+                required: [
+                    (
+                        "name",
+                        .string("1 to 64 letters, digits, dots, underscores and hyphens, the first one no dot.", pattern: "^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$")
+                    )
+                ],
                 optional: [
                     ("promote", .word(["true", "false"], "Whether the bare name means this version from now on.").defaulting(to: "true")),
-                    ("adapter_config", .bytes("adapter_config.json")), ("adapter_model", .bytes("adapter_model.safetensors")), ("gguf", .bytes("A GGUF-LoRA file.")),
+                    ("adapter_config", .bytes("adapter_config.json")), ("adapter_model", .bytes("adapter_model.safetensors")),
+                    ("gguf", .bytes("A GGUF-LoRA file.")),
                     ("archive", .bytes("A tar of a PEFT directory.")),
                 ])),
         answer: .json("The version, ready to be used.", .named("AdapterVersion"), headers: ignored), refusals: [404, 409, 422, 507])
@@ -68,7 +74,10 @@ enum AdapterOperations {
         ],
         answer: Operation.Answer(
             text: "The files.",
-            contents: [("application/x-tar", .bytes("A tar of adapter_config.json and adapter_model.safetensors.")), ("application/octet-stream", .bytes("A GGUF-LoRA file."))],
+            contents: [
+                ("application/x-tar", .bytes("A tar of adapter_config.json and adapter_model.safetensors.")),
+                ("application/octet-stream", .bytes("A GGUF-LoRA file.")),
+            ],
             headers: ["content-disposition", "graft-adapter", "graft-adapter-version", "graft-adapter-digest"]),
         refusals: [404])
 
@@ -120,9 +129,14 @@ enum AdapterOperations {
             .answer(
                 "A name, and the versions that were published under it.",
                 [
-                    ("id", .integer("llama.cpp's number of it; never used again.")), ("object", .constant("adapter")), ("name", .string()), ("owned_by", .string()),
+                    ("id", .integer("llama.cpp's number of it; never used again.")), ("object", .constant("adapter")), ("name", .string()),
+                    ("owned_by", .string()),
                     ("promoted", Schema.integer("The version that the bare name means.").orNull),
-                    ("canary", Schema.answer("The version that gets a share of the bare name's requests.", [("version", .integer()), ("share", .number(in: 0...1))]).orNull),
+                    (
+                        "canary",
+                        Schema.answer("The version that gets a share of the bare name's requests.", [("version", .integer()), ("share", .number(in: 0...1))])
+                            .orNull
+                    ),
                     ("pinned", .bool("Whether it stays in memory.")), ("versions", .array(of: .named("AdapterVersion"), "The oldest first.")),
                 ])
         ),
@@ -131,10 +145,13 @@ enum AdapterOperations {
             .answer(
                 "One version of an adapter, which never changes.",
                 [
-                    ("object", .constant("adapter.version")), ("name", .string()), ("version", .integer(in: 1 ... .max)), ("digest", .string("Of the content.")),
-                    ("base", .string("The model that it was made for.")), ("base_digest", .string()), ("rank", .integer()), ("pairs", .integer("Pairs of matrices.")),
+                    ("object", .constant("adapter.version")), ("name", .string()), ("version", .integer(in: 1 ... .max)),
+                    ("digest", .string("Of the content.")),
+                    ("base", .string("The model that it was made for.")), ("base_digest", .string()), ("rank", .integer()),
+                    ("pairs", .integer("Pairs of matrices.")),
                     ("source", .string("`peft`, `gguf`, or the id of the job that made it.")), ("created_at", .integer("Seconds since 1970.")),
-                    ("bytes", .integer()), ("status", .word(["available", "quarantined", "other_base"])), ("error", Schema.string("Why it is not available.").orNull),
+                    ("bytes", .integer()), ("status", .word(["available", "quarantined", "other_base"])),
+                    ("error", Schema.string("Why it is not available.").orNull),
                     ("resident", .bool("Whether it is in memory.")),
                 ])
         ),

@@ -12,7 +12,7 @@ enum ExchangeOperations {
             Operation.Parameter(name: "model", text: "Only those of this model.", schema: .string()),
             Operation.Parameter(
                 name: "metadata", text: "Only those that have these pairs, sent as `metadata[key]=value`.", schema: .map(of: .string()), isDeep: true),
-            .limit(1...100, otherwise: 20), .order(otherwise: "asc"), .after(),
+            .limit(1...100, otherwise: 20), .order(otherwise: "asc"), .after(prefix: KeptExchange.prefix),
         ],
         answer: .json("A page of completions.", .list(of: .named("KeptCompletion"), cursors: .string())), refusals: [404])
 
@@ -34,7 +34,9 @@ enum ExchangeOperations {
     static let deleteOfUser = Operation(
         id: "deleteChatCompletionsOfUser", tag: .kept, summary: "Delete all kept completions of an end user",
         parameters: [Operation.Parameter(name: "user", text: "The `user` that the requests had.", schema: .string(length: 1...1024), isRequired: true)],
-        answer: .json("They are gone.", .answer("", [("object", .constant("chat.completions.deleted")), ("deleted", .constant(true)), ("count", .integer(in: 0 ... .max))])),
+        answer: .json(
+            "They are gone.",
+            .answer("", [("object", .constant("chat.completions.deleted")), ("deleted", .constant(true)), ("count", .integer(in: 0 ... .max))])),
         refusals: [404, 409, 507])
 
     static let messages = Operation(
@@ -115,7 +117,8 @@ enum ExchangeOperations {
                 "A chat completion that was kept.",
                 [
                     ("object", .constant("chat.completion")), ("id", .string()), ("model", .string()), ("created", .integer("Seconds since 1970.")),
-                    ("request_id", .string()), ("system_fingerprint", .string()), ("usage", .named("Usage")), ("input_user", Schema.string("The request's `user`.").orNull),
+                    ("request_id", .string()), ("system_fingerprint", .string()), ("usage", .named("Usage")),
+                    ("input_user", Schema.string("The request's `user`.").orNull),
                     ("tools", Schema.array(of: .any()).orNull), ("metadata", .map(of: .string())),
                     (
                         "choices",
@@ -141,13 +144,17 @@ enum ExchangeOperations {
                             "",
                             [
                                 ("base", .string()), ("base_digest", .string()),
-                                ("adapters", .array(of: .answer("", [("name", .string()), ("version", .integer()), ("digest", .string()), ("scale", .number())]))),
+                                (
+                                    "adapters",
+                                    .array(of: .answer("", [("name", .string()), ("version", .integer()), ("digest", .string()), ("scale", .number())]))
+                                ),
                                 ("feedback", .array(of: .named("Feedback"))),
                             ])
                     ),
-                ] + ["seed", "temperature", "top_p", "presence_penalty", "frequency_penalty", "service_tier", "tool_choice", "response_format"].map {
-                    ($0, .any("As the request had it; null when it had none."))
-                })
+                ]
+                    + ["seed", "temperature", "top_p", "presence_penalty", "frequency_penalty", "service_tier", "tool_choice", "response_format"].map {
+                        ($0, .any("As the request had it; null when it had none."))
+                    })
         ),
         (
             "KeptMessage",

@@ -7,7 +7,8 @@ enum FileOperations {
 
     static let create = Operation(
         id: "createFile", tag: .files, summary: "Upload a file",
-        text: "A file for fine-tuning is looked into at once. Content of no known format is refused; single bad lines make the file's status `error` and are listed.",
+        text:
+            "A file for fine-tuning is looked into at once. Content of no known format is refused; single bad lines make the file's status `error` and are listed.",
         body: Operation.Body(
             mediaType: "multipart/form-data",
             schema: .form(
@@ -22,7 +23,7 @@ enum FileOperations {
         id: "listFiles", tag: .files, summary: "List files",
         parameters: [
             Operation.Parameter(name: "purpose", text: "Only files of this purpose.", schema: .word(FilePurpose.known)), .limit(1...10_000, otherwise: 10_000),
-            .order(otherwise: "desc"), .after(),
+            .order(otherwise: "desc"), .after(prefix: "file-"),
         ],
         answer: .json("A page of files. Their reports come without the list of problems.", .list(of: .named("File"), cursors: .string())), refusals: [404])
 
@@ -57,7 +58,10 @@ enum FileOperations {
                             "Of a file that was made of kept completions.",
                             [
                                 ("format", .word(TrainingLine.Format.allCases.map(\.rawValue))), ("examples", .integer()),
-                                ("skipped", .answer("Completions that make no example, by reason.", TrainingLine.Omission.allCases.map { ($0.rawValue, .integer()) })),
+                                (
+                                    "skipped",
+                                    .answer("Completions that make no example, by reason.", TrainingLine.Omission.allCases.map { ($0.rawValue, .integer()) })
+                                ),
                             ])
                     ),
                 ])
@@ -68,7 +72,8 @@ enum FileOperations {
                 "What the look into a file for fine-tuning has found.",
                 [("format", .string()), ("examples", .integer("Rows that can be used.")), ("bad_lines", .integer("Rows that cannot."))],
                 optional: [
-                    ("container", .string()), ("tokens", .integer()), ("trained_tokens", .integer()), ("truncated", .integer("Rows that are too long and lose their end.")),
+                    ("container", .string()), ("tokens", .integer()), ("trained_tokens", .integer()),
+                    ("truncated", .integer("Rows that are too long and lose their end.")),
                     ("longest", .integer("Tokens of the longest row.")), ("untrained_answers", .integer()),
                     ("problems", .array(of: .answer("", [("line", .integer(in: 1 ... .max)), ("message", .string())]), "The first bad lines; not in lists.")),
                 ])

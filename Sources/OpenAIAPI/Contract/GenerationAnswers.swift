@@ -76,7 +76,8 @@ enum GenerationAnswers {
     static let completionLogprobs = Schema.answer(
         "One element for each token. The prompt's first token, which nothing predicts, has null.",
         [
-            ("tokens", .array(of: .string("Bytes that are no whole characters are written bytes:\\xe2."))), ("token_logprobs", .array(of: Schema.number().orNull)),
+            ("tokens", .array(of: .string("Bytes that are no whole characters are written bytes:\\xe2."))),
+            ("token_logprobs", .array(of: Schema.number().orNull)),
             ("top_logprobs", .array(of: Schema.map(of: .number(), "By token.").orNull)),
             ("text_offset", .array(of: count, "Where each begins in the text, in characters.")),
         ],
@@ -85,16 +86,17 @@ enum GenerationAnswers {
             ("top_token_ids", .array(of: Schema.array(of: .array(of: .number(), "A token's id and its log-probability.", count: 2...2)).orNull)),
         ])
 
-    /// Server-sent events, which JSON Schema has no words for: `x-event-data` names the schema of each event's data.
-    static func events(_ name: String, _ text: String) -> Schema {
-        .string("Server-sent events. Each is `data: ` and a \(name) in one line. \(text) A line that begins with a colon is a sign of life.").events(of: name)
+    /// One server-sent event of a stream, as OpenAPI 3.1 has `text/event-stream`: the schema is that of each event, by the names of its lines.
+    static func events(_ name: String) -> Schema {
+        .answer(
+            "One event. The last is `data: [DONE]`; a stream that breaks ends with an Error instead. Lines that begin with a colon are signs of life.",
+            [
+                (
+                    "data",
+                    .anyOf([
+                        .constant("[DONE]"), Schema.json(of: .named(name), "A \(name)."), Schema.json(of: .named("Error"), "What broke the stream."),
+                    ])
+                )
+            ])
     }
-
-    static let streamEnd =
-        "The last is `data: [DONE]`. A stream that breaks ends with `data: {\"error\": …}` instead, whose data are an Error."
-}
-
-extension Schema {
-    /// Names the schema of the data of each server-sent event.
-    fileprivate func events(of name: String) -> Schema { annotated("x-event-data", ["$ref": .string("#/components/schemas/\(name)")]) }
 }

@@ -16,17 +16,22 @@ enum GenerationOperations {
                 (
                     "stream",
                     [
-                        "messages": [["role": "system", "content": "Answer in one word."], ["role": "user", "content": [["type": "text", "text": "Is ice cold?"]]]],
+                        "messages": [
+                            ["role": "system", "content": "Answer in one word."], ["role": "user", "content": [["type": "text", "text": "Is ice cold?"]]],
+                        ],
                         "max_tokens": 4, "seed": 7, "stream": true, "stream_options": ["include_usage": true],
                     ]
                 ),
-                ("kept", ["messages": [["role": "user", "content": "Hello"]], "max_tokens": 4, "store": true, "metadata": ["topic": "greeting"], "user": "ada"]),
+                (
+                    "kept",
+                    ["messages": [["role": "user", "content": "Hello"]], "max_tokens": 4, "store": true, "metadata": ["topic": "greeting"], "user": "ada"]
+                ),
             ]),
         answer: Operation.Answer(
             text: "The answer, whole or as a stream.",
             contents: [
                 ("application/json", .named("ChatCompletion")),
-                ("text/event-stream", GenerationAnswers.events("ChatCompletionChunk", GenerationAnswers.streamEnd)),
+                ("text/event-stream", GenerationAnswers.events("ChatCompletionChunk")),
             ], headers: adapterHeaders),
         refusals: [404, 507])
 
@@ -41,7 +46,7 @@ enum GenerationOperations {
         answer: Operation.Answer(
             text: "The continuations, whole or as a stream.",
             contents: [
-                ("application/json", .named("Completion")), ("text/event-stream", GenerationAnswers.events("Completion", GenerationAnswers.streamEnd)),
+                ("application/json", .named("Completion")), ("text/event-stream", GenerationAnswers.events("Completion")),
             ], headers: adapterHeaders),
         refusals: [404])
 
@@ -51,10 +56,12 @@ enum GenerationOperations {
 
     static let models = Operation(
         id: "listModels", tag: .models, summary: "List what `model` can name",
-        answer: .json("The base models, then the adapters that are promoted.", .answer("", [("object", .constant("list")), ("data", .array(of: .named("Model")))])))
+        answer: .json(
+            "The base models, then the adapters that are promoted.", .answer("", [("object", .constant("list")), ("data", .array(of: .named("Model")))])))
 
     static let model = Operation(
-        id: "retrieveModel", tag: .models, summary: "Look at a model", parameters: [modelID], answer: .json("The model.", .named("Model")), refusals: [404, 503])
+        id: "retrieveModel", tag: .models, summary: "Look at a model", parameters: [modelID], answer: .json("The model.", .named("Model")),
+        refusals: [404, 503])
 
     static let deleteModel = Operation(
         id: "deleteModel", tag: .models, summary: "Delete an adapter, or the version that a tuned model is",
@@ -91,7 +98,12 @@ enum GenerationOperations {
                         .array(
                             of: .anyOf([
                                 .integer("An id."),
-                                .answer("With `with_pieces`.", [("id", .integer()), ("piece", .anyOf([.string(), .array(of: .integer(in: 0...255), "Bytes that are no whole characters.")]))]),
+                                .answer(
+                                    "With `with_pieces`.",
+                                    [
+                                        ("id", .integer()),
+                                        ("piece", .anyOf([.string(), .array(of: .integer(in: 0...255), "Bytes that are no whole characters.")])),
+                                    ]),
                             ]))
                     ), ("count", .integer()), ("max_model_len", .integer()),
                 ]), headers: ["graft-ignored-parameters"]),
@@ -103,7 +115,8 @@ enum GenerationOperations {
             ("content", .string("A text, as llama.cpp has it.")), ("prompt", .string("A text, as vLLM has it.")),
             ("messages", .array(of: .named("ChatMessage"), "A conversation, as chat would render it.", count: 1 ... .max)), ("model", .string()),
             ("add_special", .bool("Whether the tokens around a text are added; false for `content`, true for `prompt` unless said.")),
-            ("add_special_tokens", .bool("vLLM's name of the same.")), ("parse_special", .bool("Whether a control token's spelling is that token.").defaulting(to: true)),
+            ("add_special_tokens", .bool("vLLM's name of the same.")),
+            ("parse_special", .bool("Whether a control token's spelling is that token.").defaulting(to: true)),
             ("with_pieces", .bool("Whether the text of each token is listed.")),
         ] + UnsupportedParameter.chat.filter { $0.name != "add_special_tokens" }.map { ($0.name, .any("Not supported: \($0.remedy).", of: $0.neutral)) })
 
@@ -113,7 +126,8 @@ enum GenerationOperations {
             schema: .request(
                 "", required: [("tokens", .array(of: .integer("A token's id.", in: 0...Int(Int32.max))))], optional: [("model", .string())]),
             examples: [("tokens", ["tokens": [1, 2, 3]])]),
-        answer: .json("The text, under llama.cpp's and vLLM's name.", .answer("", [("content", .string()), ("prompt", .string())]), headers: ["graft-ignored-parameters"]),
+        answer: .json(
+            "The text, under llama.cpp's and vLLM's name.", .answer("", [("content", .string()), ("prompt", .string())]), headers: ["graft-ignored-parameters"]),
         refusals: [404])
 
     // MARK: Schemas
@@ -122,7 +136,8 @@ enum GenerationOperations {
         [
             ("ChatCompletionRequest", GenerationRequests.chat(limits)), ("CompletionRequest", GenerationRequests.completion(limits)),
             ("ChatMessage", GenerationRequests.message), ("BlendEntry", GenerationRequests.blendEntry), ("ChatCompletion", GenerationAnswers.chat),
-            ("ChatCompletionChunk", GenerationAnswers.chatChunk), ("ChatLogprobs", GenerationAnswers.chatLogprobs), ("Completion", GenerationAnswers.completion),
+            ("ChatCompletionChunk", GenerationAnswers.chatChunk), ("ChatLogprobs", GenerationAnswers.chatLogprobs),
+            ("Completion", GenerationAnswers.completion),
             ("CompletionLogprobs", GenerationAnswers.completionLogprobs), ("Usage", GenerationAnswers.usage), ("Model", modelCard), ("Deleted", deleted),
             ("TokenizeRequest", tokenizeRequest),
         ]

@@ -49,10 +49,17 @@ enum GenerationRequests {
                 + (minimumTokens == 0 ? "0 only with `echo`." : "Without it: all that the context leaves."), in: minimumTokens...Int(Int32.max))
         if let otherwise { maxTokens = maxTokens.defaulting(to: .integer(Int64(otherwise))) }
         return [
-            ("model", .string("A base model, an adapter (`name`, `name@3`, `name@latest`) or a tuned model (`ft:…`), in at most 1024 bytes; `default`, or nothing, is the server's default.")),
+            (
+                "model",
+                .string(
+                    "A base model, an adapter (`name`, `name@3`, `name@latest`) or a tuned model (`ft:…`), in at most 1024 bytes; `default`, or nothing, is the server's default."
+                )
+            ),
             (
                 "lora",
-                .array(of: .named("BlendEntry"), "Adapters over the base model; not together with a `model` that is an adapter.", count: 0...BlendEntry.maximumCount)
+                .array(
+                    of: .named("BlendEntry"), "Adapters over the base model; not together with a `model` that is an adapter.",
+                    count: 0...BlendEntry.maximumCount)
             ),
             ("max_tokens", maxTokens),
             ("temperature", .number("0 takes the most likely token each time.", in: 0...2)),
@@ -70,7 +77,9 @@ enum GenerationRequests {
             ("seed", .integer("Repeats the answer, on this build and processor, with the same request.")),
             (
                 "logit_bias",
-                .map(of: .number(in: -100...100), "By a token's id: what is added to its logit.", maximumCount: limits.logitBiasEntries, keys: .string(pattern: "^[0-9]+$"))
+                .map(
+                    of: .number(in: -100...100), "By a token's id: what is added to its logit.", maximumCount: limits.logitBiasEntries,
+                    keys: .string(pattern: "^[0-9]+$"))
             ),
             ("n", .integer("How many answers, for each prompt.", in: 1...limits.choices).defaulting(to: 1)),
             (
@@ -87,7 +96,8 @@ enum GenerationRequests {
                 .request(
                     "Only with `stream`.",
                     optional: [
-                        ("include_usage", .bool("Whether a last chunk without choices tells the usage.")), ("include_obfuscation", .bool("Accepted; there is none.")),
+                        ("include_usage", .bool("Whether a last chunk without choices tells the usage.")),
+                        ("include_obfuscation", .bool("Accepted; there is none.")),
                         ("continuous_usage_stats", .any("Not supported; use include_usage.", of: [false])),
                     ])
             ),
@@ -127,7 +137,10 @@ enum GenerationRequests {
                 "tool_calls",
                 .array(
                     of: .request(
-                        "", required: [("function", .request("", required: [("name", .string())], optional: [("arguments", .any("JSON as a text, or an object."))]))],
+                        "",
+                        required: [
+                            ("function", .request("", required: [("name", .string())], optional: [("arguments", .any("JSON as a text, or an object."))]))
+                        ],
                         optional: [("id", .any()), ("type", .any())]),
                     "Of other servers' tools, for the templates that show them; only in the assistant's.")
             ),

@@ -17,7 +17,8 @@ enum JobOperations {
                     "supervised",
                     [
                         "model": "default", "training_file": "file-0123456789abcdef", "suffix": "support-bot",
-                        "method": ["type": "supervised", "supervised": ["hyperparameters": ["n_epochs": 1, "batch_size": "auto"]]], "lora": ["rank": 4, "max_length": 128],
+                        "method": ["type": "supervised", "supervised": ["hyperparameters": ["n_epochs": 1, "batch_size": "auto"]]],
+                        "lora": ["rank": 4, "max_length": 128],
                     ]
                 )
             ]),
@@ -38,21 +39,24 @@ enum JobOperations {
 
     static let cancel = Operation(id: "cancelFineTuningJob", tag: .jobs, summary: "End a job", parameters: [id], answer: job, refusals: changes)
     static let pause = Operation(
-        id: "pauseFineTuningJob", tag: .jobs, summary: "Pause a job", text: "It is `queued` until it is resumed.", parameters: [id], answer: job, refusals: changes)
+        id: "pauseFineTuningJob", tag: .jobs, summary: "Pause a job", text: "It is `queued` until it is resumed.", parameters: [id], answer: job,
+        refusals: changes)
     static let resume = Operation(id: "resumeFineTuningJob", tag: .jobs, summary: "Let a paused job go on", parameters: [id], answer: job, refusals: changes)
 
     static let events = Operation(
-        id: "listFineTuningEvents", tag: .jobs, summary: "List or follow the events of a job", text: "A list has the newest first; a stream has the oldest first.",
+        id: "listFineTuningEvents", tag: .jobs, summary: "List or follow the events of a job",
+        text: "A list has the newest first; a stream has the oldest first.",
         parameters: [
             id, .after("The id of the last event that was read.", .string()), .limit(JobQuery.limitRange, otherwise: 20),
             Operation.Parameter(
-                name: "stream", text: "Whether to send what there is and then what comes, until the job ends.", schema: .word(["true", "false"]).defaulting(to: "false")),
+                name: "stream", text: "Whether to send what there is and then what comes, until the job ends.",
+                schema: .word(["true", "false"]).defaulting(to: "false")),
         ],
         answer: Operation.Answer(
             text: "A page of events, or a stream of them.",
             contents: [
                 ("application/json", .list(of: .named("FineTuningJobEvent"))),
-                ("text/event-stream", GenerationAnswers.events("FineTuningJobEvent", GenerationAnswers.streamEnd)),
+                ("text/event-stream", GenerationAnswers.events("FineTuningJobEvent")),
             ]),
         refusals: [404])
 
@@ -84,9 +88,11 @@ enum JobOperations {
             ("training_file", .string("The id of a file of purpose `fine-tune`.")),
         ],
         optional: [
-            ("validation_file", .string("The id of another one.")), ("suffix", .string("The name of the adapter that comes of it.", length: JobRequest.suffixLength)),
+            ("validation_file", .string("The id of another one.")),
+            ("suffix", .string("The name of the adapter that comes of it.", length: JobRequest.suffixLength)),
             ("seed", .integer(in: JobRequest.seedRange)), ("integrations", .array(of: .any(), "Not supported: follow the job's events.", count: 0...0)),
-            ("metadata", GenerationRequests.metadata("The client's own notes.")), ("hyperparameters", hyperparameters(nil).described("The older place of `method`'s; not with it.")),
+            ("metadata", GenerationRequests.metadata("The client's own notes.")),
+            ("hyperparameters", hyperparameters(nil).described("The older place of `method`'s; not with it.")),
             (
                 "method",
                 .request(
@@ -130,13 +136,15 @@ enum JobOperations {
         [
             ("adapter", Schema.string("The adapter that comes, or came, of it.").orNull), ("paused", .bool()),
             ("storage", .word(["ok", "full", "failed"], "Why the job waits for the disk.")), ("promote", .bool()), ("initial_adapter", Schema.string().orNull),
-            ("progress", .answer("", [("step", .integer()), ("total_steps", .integer()), ("trained_tokens", .integer())])), ("started_at", Schema.integer().orNull),
+            ("progress", .answer("", [("step", .integer()), ("total_steps", .integer()), ("trained_tokens", .integer())])),
+            ("started_at", Schema.integer().orNull),
             (
                 "lora",
                 Schema.answer(
                     "What was decided.",
                     [
-                        ("rank", .integer()), ("alpha", .number()), ("dropout", .number()), ("target_modules", .array(of: .word(JobFields.modules.map(\.name)))),
+                        ("rank", .integer()), ("alpha", .number()), ("dropout", .number()),
+                        ("target_modules", .array(of: .word(JobFields.modules.map(\.name)))),
                         ("use_rslora", .bool()), ("max_length", .integer()), ("neftune_alpha", .number()), ("packing", .bool()),
                         ("precision", .word(TrainingConfiguration.Precision.allCases.map(\.rawValue))),
                         ("schedule", .word(TrainingConfiguration.Schedule.allCases.map(\.rawValue))), ("warmup_ratio", .number()), ("learning_rate", .number()),
@@ -148,7 +156,9 @@ enum JobOperations {
 
     private static let checkpointMetrics = Schema.answer(
         "", [("step", .integer()), ("train_loss", .number()), ("train_mean_token_accuracy", .number())],
-        optional: ["valid_loss", "valid_mean_token_accuracy", "full_valid_loss", "full_valid_mean_token_accuracy", "full_valid_reward_margin"].map { ($0, .number()) })
+        optional: ["valid_loss", "valid_mean_token_accuracy", "full_valid_loss", "full_valid_mean_token_accuracy", "full_valid_reward_margin"].map {
+            ($0, .number())
+        })
 
     static let schemas: [Schema.Member] = [
         ("FineTuningJobRequest", request),
@@ -157,8 +167,10 @@ enum JobOperations {
             .answer(
                 "",
                 [
-                    ("object", .constant("fine_tuning.job")), ("id", .string()), ("created_at", .integer("Seconds since 1970.")), ("finished_at", Schema.integer().orNull),
-                    ("estimated_finish", Schema.integer().orNull), ("model", .string()), ("fine_tuned_model", Schema.string("What `model` takes to use the result.").orNull),
+                    ("object", .constant("fine_tuning.job")), ("id", .string()), ("created_at", .integer("Seconds since 1970.")),
+                    ("finished_at", Schema.integer().orNull),
+                    ("estimated_finish", Schema.integer().orNull), ("model", .string()),
+                    ("fine_tuned_model", Schema.string("What `model` takes to use the result.").orNull),
                     ("organization_id", .string()), ("status", .word(JobState.Status.allCases.map(\.rawValue))), ("hyperparameters", decided),
                     (
                         "method",
@@ -166,9 +178,11 @@ enum JobOperations {
                             "", [("type", .word(JobRequest.Method.allCases.map(\.rawValue)))],
                             optional: JobRequest.Method.allCases.map { ($0.rawValue, .answer("", [("hyperparameters", decided)])) })
                     ), ("training_file", .string()), ("validation_file", Schema.string().orNull),
-                    ("result_files", .array(of: .string("The id of a table of metrics."))), ("trained_tokens", Schema.integer().orNull), ("seed", Schema.integer().orNull),
+                    ("result_files", .array(of: .string("The id of a table of metrics."))), ("trained_tokens", Schema.integer().orNull),
+                    ("seed", Schema.integer().orNull),
                     ("error", Schema.answer("Why it failed.", [("code", .string()), ("message", .string()), ("param", Schema.string().orNull)]).orNull),
-                    ("integrations", .array(of: .any(), count: 0...0)), ("metadata", Schema.map(of: .string()).orNull), ("user_provided_suffix", Schema.string().orNull),
+                    ("integrations", .array(of: .any(), count: 0...0)), ("metadata", Schema.map(of: .string()).orNull),
+                    ("user_provided_suffix", Schema.string().orNull),
                     ("graft", extensions),
                 ])
         ),

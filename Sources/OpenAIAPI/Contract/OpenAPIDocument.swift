@@ -14,7 +14,8 @@ enum OpenAPIDocument {
         return [
             "openapi": "3.1.0",
             "info": [
-                "title": "Graft", "version": .string(version), "summary": "An inference server for instruction-tuned language models, with LoRA adapters and fine-tuning.",
+                "title": "Graft", "version": .string(version),
+                "summary": "An inference server for instruction-tuned language models, with LoRA adapters and fine-tuning.",
                 "description": .string(conventions),
             ],
             "servers": [["url": "/"]], "security": [["bearer": []]],

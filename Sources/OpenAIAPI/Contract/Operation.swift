@@ -128,6 +128,11 @@ extension Operation.Parameter {
         Self(name: "after", text: text, schema: schema)
     }
 
+    /// Where the page before ended, as an id that begins so; what it names need not exist any more.
+    static func after(prefix: String) -> Self {
+        after("The `last_id` of the page before; what it names need not exist any more.", .string(pattern: "^\(prefix)[0-9a-f]{32}$"))
+    }
+
     static func order(otherwise: String) -> Self {
         Self(name: "order", text: "By the time of making.", schema: .word(["asc", "desc"]).defaulting(to: .string(otherwise)))
     }

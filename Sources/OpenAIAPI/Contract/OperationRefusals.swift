@@ -53,7 +53,8 @@ enum OperationRefusals {
             example: example(408, .invalidRequest, "request_timeout", "The head was not complete after 10 s")),
         409: Refusal(
             name: "Conflict", text: "The thing is not in a state in which this can be done to it. Repeating the request does not help.",
-            example: example(409, .invalidRequest, "job_conflict", "the job is not paused; GET it to see what can be done with it"), headers: ["x-should-retry"]),
+            example: example(409, .invalidRequest, "job_conflict", "the job is not paused; GET it to see what can be done with it"), headers: ["x-should-retry"]
+        ),
         413: Refusal(
             name: "ContentTooLarge", text: "The body is larger than this route takes.",
             example: example(413, .invalidRequest, "body_too_large", "the body is larger than 4194304 bytes")),
@@ -70,7 +71,8 @@ enum OperationRefusals {
             example: example(421, .invalidRequest, "misdirected_request", "this server does not answer for the host of the request")),
         422: Refusal(
             name: "UnprocessableContent", text: "The form is well made, and the adapter's files in it cannot be served; `param` names the part.",
-            example: example(422, .invalidRequest, "adapter_unsupported", param: "adapter_config", "use_dora is true, expected false; only plain LoRA is served")),
+            example: example(
+                422, .invalidRequest, "adapter_unsupported", param: "adapter_config", "use_dora is true, expected false; only plain LoRA is served")),
         429: Refusal(
             name: "TooManyRequests", text: "The key has used up what it may for now. `retry-after` says when to try again.",
             example: example(429, .rateLimit, "rate_limit_exceeded", "The key has used up its requests for now; try again in 2 s"), headers: ["retry-after"]),

@@ -81,6 +81,14 @@ struct Schema: Sendable {
         return schema
     }
 
+    /// JSON inside of a text.
+    static func json(of content: Schema, _ text: String) -> Schema {
+        var schema = Schema(type: "string", text)
+        schema.json["contentMediaType"] = "application/json"
+        schema.json["contentSchema"] = .object(content.json)
+        return schema
+    }
+
     // MARK: Composed ones
 
     static func array(of element: Schema, _ text: String = "", count: ClosedRange<Int> = 0 ... .max) -> Schema {
@@ -177,12 +185,6 @@ struct Schema: Sendable {
     func defaulting(to value: JSONValue) -> Schema {
         var schema = self
         schema.json["default"] = value
-        return schema
-    }
-
-    func annotated(_ name: String, _ value: JSONValue) -> Schema {
-        var schema = self
-        schema.json[name] = value
         return schema
     }
 

@@ -12,7 +12,8 @@ enum ServerOperations {
         text: "503 while it shuts down, and when the engine has had work for a while and ended no step.", answer: .json("It can.", status))
 
     static let health = Operation(
-        id: "getHealth", tag: .server, summary: "Whether the server can answer now (llama.cpp, vLLM)", text: "The same as /readyz.", answer: .json("It can.", status))
+        id: "getHealth", tag: .server, summary: "Whether the server can answer now (llama.cpp, vLLM)", text: "The same as /readyz.",
+        answer: .json("It can.", status))
 
     static let version = Operation(
         id: "getVersion", tag: .server, summary: "Which server this is",
@@ -29,7 +30,8 @@ enum ServerOperations {
             .answer(
                 "",
                 [
-                    ("openapi", .string()), ("info", .map(of: .any())), ("servers", .array(of: .any())), ("security", .array(of: .any())), ("tags", .array(of: .any())),
+                    ("openapi", .string()), ("info", .map(of: .any())), ("servers", .array(of: .any())), ("security", .array(of: .any())),
+                    ("tags", .array(of: .any())),
                     ("paths", .map(of: .any())), ("components", .map(of: .any())),
                 ])))
 }
