@@ -1,7 +1,7 @@
 # Each target does all of its own set-up and may be run again at any time.
 SWIFT_FLAGS := -c release
 
-.PHONY: serve test build bench soak debug-test format clean
+.PHONY: serve test build bench contract soak debug-test format clean
 
 # The default model is fetched once; `graft pull` lists the others.
 serve: build
@@ -25,6 +25,11 @@ test:
 bench: build
 	.build/release/graft pull smollm2-135m-instruct
 	python3 Benchmarks/peers.py --model Models/SmolLM2-135M-Instruct.Q4_1.gguf --graft .build/release/graft
+
+# Requests made from /openapi.json, right ones and wrong ones, against a server (some minutes): no status from 500 up, none that is not described.
+contract: build
+	Scripts/setup contract
+	Scripts/contract
 
 # A thousand publishes and deletes of adapters over four names while sixteen streams run (a few minutes). Fails on an error, on an answer that is
 # not wholly one version's, on gaps between tokens, and on memory that is not given back. Then twenty kills of a server that tunes: nothing that was

@@ -41,6 +41,15 @@ extension ConnectionMachine {
         self.exchange = exchange
     }
 
+    /// The head of a response whose body comes in pieces and has a known length. The caller writes that many bytes before it finishes, or gives up.
+    package func startBody(_ sequence: UInt64, _ response: HTTPResponse, length: Int, output: inout ByteQueue, now: UInt64) {
+        guard var exchange, exchange.sequence == sequence, exchange.streaming == .no else { return }
+        let isBodiless = HTTPResponseEncoder.isBodiless(response.status)
+        exchange.streaming = isBodiless || exchange.isHead ? .bodiless : .plain
+        appendHead(response, framing: isBodiless ? .none : .length(length), exchange: exchange, output: &output)
+        self.exchange = exchange
+    }
+
     /// A piece of a streamed body; nothing for no bytes.
     package func write(_ sequence: UInt64, _ bytes: [UInt8], output: inout ByteQueue, now: UInt64) {
         guard let exchange, exchange.sequence == sequence, !bytes.isEmpty else { return }

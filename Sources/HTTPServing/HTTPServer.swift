@@ -187,6 +187,23 @@ public actor HTTPServer {
         settle(connection)
     }
 
+    /// Begins a response whose body comes in pieces and has a known length.
+    /// - Parameter length: in bytes; exactly as many are to be written before `finish`, or `abort` called.
+    public func startBody(_ exchange: ExchangeID, _ head: HTTPResponse, length: Int) {
+        guard let connection = connections[exchange.connection] else { return }
+        stamps.refresh(now: loop.now)
+        connection.machine.startBody(exchange.sequence, head, length: length, output: &connection.stream.output, now: loop.now)
+        settle(connection)
+    }
+
+    /// Gives up a response whose body has begun and cannot go on: the connection ends before the body does, by which the client sees that something is
+    /// missing. Nothing more is called for the exchange.
+    public func abort(_ exchange: ExchangeID) {
+        guard let connection = connections[exchange.connection], connection.machine.exchange?.sequence == exchange.sequence else { return }
+        _ = connection.machine.failed()
+        connection.stream.close()
+    }
+
     /// A piece of a streamed body. What is written in one turn of the loop leaves with one system call.
     public func write(_ exchange: ExchangeID, _ bytes: [UInt8]) {
         guard let connection = connections[exchange.connection] else { return }

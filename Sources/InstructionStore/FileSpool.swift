@@ -60,21 +60,28 @@ public final class FileSpool: @unchecked Sendable {
 
 /// The first `byteCount` bytes of an open file.
 func readWhole(_ descriptor: Int32, byteCount: Int, path: String) throws(InstructionStoreError) -> [UInt8] {
+    try readRange(descriptor, offset: 0, count: byteCount, path: path)
+}
+
+/// `count` bytes of an open file from `offset` on.
+func readRange(_ descriptor: Int32, offset: Int, count: Int, path: String) throws(InstructionStoreError) -> [UInt8] {
     var number: Int32?
-    let bytes = [UInt8](unsafeUninitializedCapacity: byteCount) { buffer, initialized in
-        while let base = buffer.baseAddress, initialized < byteCount {
-            let count = pread(descriptor, base + initialized, byteCount - initialized, off_t(initialized))
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else {
-                number = count < 0 ? errno : 0
+    let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+        while let base = buffer.baseAddress, initialized < count {
+            let got = pread(descriptor, base + initialized, count - initialized, off_t(offset + initialized))
+            if got < 0, errno == EINTR { continue }
+            guard got > 0 else {
+                number = got < 0 ? errno : 0
                 return
             }
-            initialized += count
+            initialized += got
         }
     }
     switch number {
     case nil: return bytes
-    case 0: throw InstructionStoreError(.damaged, "\(path): found \(bytes.count) bytes, expected \(byteCount); restore it from a backup, or upload it again")
+    case 0:
+        throw InstructionStoreError(
+            .damaged, "\(path): found \(offset + bytes.count) bytes, expected \(offset + count) or more; restore it from a backup, or upload it again")
     case let number?: throw fileFailure(path, "cannot be read", number)
     }
 }

@@ -55,23 +55,47 @@ public final class FileStore: FileService {
 
     public func contents(of file: StoredFile) throws(InstructionStoreError) -> [UInt8] {
         let path = path(file.digest)
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
-        guard descriptor >= 0 else {
-            let number = errno
-            guard number == ENOENT else { throw fileFailure(path, "cannot be opened", number) }
-            guard try self.file(id: file.id, owner: file.owner) != nil else {
-                throw InstructionStoreError(.notFound, "the file \(file.id) was deleted meanwhile")
-            }
-            throw InstructionStoreError(.damaged, "\(path): is missing, but \(file.id) is its content; restore it from a backup, or upload it again")
-        }
+        let descriptor = try openContent(of: file, path: path)
         defer { close(descriptor) }
         let bytes = try readWhole(descriptor, byteCount: file.byteCount, path: path)
-        let found = hexadecimal(SHA256Digest.of(bytes))
+        try check(hexadecimal(SHA256Digest.of(bytes)), of: file, path: path)
+        return bytes
+    }
+
+    /// A file's content, to be read in pieces. All of it is read once before this returns, a piece at a time: content that is damaged is not given out.
+    public func reader(of file: StoredFile) throws(InstructionStoreError) -> FileReader {
+        let path = path(file.digest)
+        let reader = FileReader(try openContent(of: file, path: path), byteCount: file.byteCount, path: path)
+        var digest = SHA256Digest()
+        var offset = 0
+        while offset < reader.byteCount {
+            let piece = try reader.read(at: offset, count: Self.checkedPiece)
+            digest.update(piece)
+            offset += piece.count
+        }
+        try check(digest.finishHexadecimal(), of: file, path: path)
+        return reader
+    }
+
+    /// Bytes that are in memory at a time while content is checked.
+    private static let checkedPiece = 1 << 20
+
+    private func openContent(of file: StoredFile, path: String) throws(InstructionStoreError) -> Int32 {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW)
+        guard descriptor < 0 else { return descriptor }
+        let number = errno
+        guard number == ENOENT else { throw fileFailure(path, "cannot be opened", number) }
+        guard try self.file(id: file.id, owner: file.owner) != nil else {
+            throw InstructionStoreError(.notFound, "the file \(file.id) was deleted meanwhile")
+        }
+        throw InstructionStoreError(.damaged, "\(path): is missing, but \(file.id) is its content; restore it from a backup, or upload it again")
+    }
+
+    private func check(_ found: String, of file: StoredFile, path: String) throws(InstructionStoreError) {
         guard found == file.digest else {
             throw InstructionStoreError(
                 .damaged, "\(path): the content has the SHA-256 \(found), expected that of its name; restore it from a backup, or upload it again")
         }
-        return bytes
     }
 
     // MARK: Changing

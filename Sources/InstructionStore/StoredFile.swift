@@ -1,6 +1,6 @@
 /// An uploaded or generated file.
 public struct StoredFile: Sendable, Equatable {
-    public enum Status: String, Sendable {
+    public enum Status: String, Sendable, CaseIterable {
         /// Not looked at, because its purpose needs no look; looked at and usable; looked at and not usable.
         case uploaded, processed, error
     }

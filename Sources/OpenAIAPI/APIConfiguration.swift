@@ -34,6 +34,8 @@ public struct APIConfiguration: Sendable {
     /// Files that may be under way at once, from the first byte until they are kept or refused; more are refused with 503 before they come. They
     /// go to the disk as they come, and one for fine-tuning is in memory while it is looked into.
     public var fileUploads = 4
+    /// Contents of files that may be on their way to clients at once; more are refused with 503. Each takes a file descriptor and less than a megabyte.
+    public var contentStreams = 64
     /// Requests that may wait for threads that read, keep or make whole files, and for the one that asks the database; more are refused with 503.
     public var fileQueue = 64, storeQueue = 256
     /// The largest body of a request for a fine-tuning job; it is decoded on the server's own thread.

@@ -14,7 +14,7 @@ import Tuning
 /// field, what was found and what was expected; they never quote the text of a prompt.
 public struct APIError: Error, Sendable, CustomStringConvertible {
     /// OpenAI's `type`, which decides the exception that the client libraries raise together with the status.
-    public enum Category: String, Sendable {
+    public enum Category: String, Sendable, CaseIterable {
         case invalidRequest = "invalid_request_error"
         case notFound = "not_found_error"
         case rateLimit = "rate_limit_error"
@@ -126,6 +126,12 @@ extension APIError {
     static func tooManyUploads(_ limit: Int) -> APIError {
         APIError(
             .serviceUnavailable, .unavailable, code: "server_busy", "All \(limit) uploads that may be under way at once are; try again shortly", retryAfter: 1)
+    }
+
+    static func tooManyDownloads(_ limit: Int) -> APIError {
+        APIError(
+            .serviceUnavailable, .unavailable, code: "server_busy", "All \(limit) contents of files that may be sent at once are; try again shortly",
+            retryAfter: 1)
     }
 
     static let shuttingDown = APIError(

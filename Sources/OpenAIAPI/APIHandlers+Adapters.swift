@@ -46,8 +46,7 @@ extension APIHandlers {
         case .createAdapter:
             try upload(request, to: adapters, on: transport)
         case .adapters:
-            let objects = AdapterObjects(adapters)
-            answer(request, route: route, AdapterObjects.list(adapters.records(owner: Owner.local).map(objects.adapter)), on: transport)
+            answer(request, route: route, try page(request, of: adapters), on: transport)
         case .adapter:
             let (reference, record) = try find(id, in: adapters)
             let objects = AdapterObjects(adapters)
@@ -88,6 +87,17 @@ extension APIHandlers {
     }
 
     // MARK: - Looking
+
+    /// A page of adapters by their ids, which grow. The adapter that the page before ended with need not exist any more.
+    private func page(_ request: IncomingRequest, of adapters: any AdapterService) throws(APIError) -> JSONValue {
+        let query = QueryFields(request)
+        let limit = try query.integer("limit", in: AdapterObjects.pageRange) ?? AdapterObjects.pageSize
+        let after = try query.integer("after", in: 0...Int.max) ?? 0
+        let rest = adapters.records(owner: Owner.local).drop { $0.id <= after }
+        let page = rest.prefix(limit)
+        let objects = AdapterObjects(adapters)
+        return AdapterObjects.list(page.map(objects.adapter), hasMore: page.count < rest.count)
+    }
 
     /// What an id in a path names: an adapter, or one version of it. The version need not exist.
     private func find(_ id: String, in adapters: any AdapterService) throws(APIError) -> (AdapterReference, AdapterRecord) {

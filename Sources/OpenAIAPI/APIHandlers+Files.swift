@@ -143,25 +143,10 @@ extension APIHandlers {
         }
     }
 
-    private func find(_ id: String, in files: FileStore, requestID: String) throws(APIError) -> StoredFile {
+    func find(_ id: String, in files: FileStore, requestID: String) throws(APIError) -> StoredFile {
         let file = try stored(requestID) { () throws(InstructionStoreError) in try files.file(id: id, owner: Owner.local) }
         guard let file else { throw .fileNotFound(id) }
         return file
-    }
-
-    private func sendContent(_ request: IncomingRequest, _ id: String, from files: FileStore, on transport: isolated Transport) throws(APIError) {
-        try perform(
-            request, route: .fileContent, with: fileWork, on: transport,
-            work: { () throws(APIError) in
-                let file = try self.find(id, in: files, requestID: request.requestID)
-                return (file, try self.stored(request.requestID) { () throws(InstructionStoreError) in try files.contents(of: file) })
-            },
-            then: { (handlers: APIHandlers, found: (file: StoredFile, bytes: [UInt8]), transport: isolated Transport) throws(APIError) in
-                var head = HTTPResponse(status: .ok, headerFields: [.contentType: ContentType.bytes])
-                head.headerFields[.contentDisposition] = FileObjects.disposition(found.file.name)
-                transport.respond(to: request.exchange, head, body: found.bytes)
-                handlers.record(route: .fileContent, status: 200, model: "", request: request)
-            })
     }
 
     // MARK: - Blocking work

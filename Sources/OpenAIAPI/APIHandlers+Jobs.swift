@@ -122,13 +122,13 @@ extension APIHandlers {
 }
 
 /// What a query asks of a list.
-private struct JobQuery: Sendable {
+struct JobQuery: Sendable {
     var after: String?
     var limit: Int
     var metadata = JobMetadataFilter.any
     var isStreamed = false
 
-    private static let limitRange = 1...1000
+    static let limitRange = 1...1000
 
     init(_ request: IncomingRequest, defaultLimit: Int, allowsMetadata: Bool = false, allowsStream: Bool = false) throws(APIError) {
         limit = defaultLimit

@@ -25,6 +25,10 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         var fileUploads: [ExchangeID: FileUpload] = [:]
         /// Clients that follow a job.
         var jobStreams: [ExchangeID: JobStream] = [:]
+        /// Clients that get the content of a file.
+        var contentStreams: [ExchangeID: ContentStream] = [:]
+        /// The answer of `/openapi.json`, once it was asked for.
+        var description: [UInt8]?
         /// One for all requests, so that the engine posts one batch a step.
         var sink: EngineSink<Transport>?
     }
@@ -57,6 +61,8 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     let spooling: BlockingExecutor
     /// Keeps, looks into, makes and reads whole files, which can take long.
     let fileWork: BlockingExecutor
+    /// Reads pieces of files for clients that get them.
+    let contentReads: BlockingExecutor
     /// Asks the database for the rows of files and exchanges.
     let storeWork: BlockingExecutor
     /// Of answers, which sort by time when they are kept.
@@ -94,6 +100,8 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         adapterChanges = BlockingExecutor(name: "adapter-files", width: 1, capacity: configuration.adapterChangeQueue)
         spooling = BlockingExecutor(name: "spool", width: 1, capacity: 2 * configuration.fileUploads + 1)
         fileWork = BlockingExecutor(name: "files", width: 2, capacity: configuration.fileQueue)
+        // Each client has one piece under way at most, so there is always room for the next.
+        contentReads = BlockingExecutor(name: "file-pieces", width: 2, capacity: configuration.contentStreams)
         storeWork = BlockingExecutor(name: "store", width: 1, capacity: configuration.storeQueue)
         tuningCalls = BlockingExecutor(name: "tuning-calls", width: 2, capacity: configuration.tuningCallQueue)
         if let tuning { JobMetrics.mirror(tuning, in: registry) }
@@ -123,6 +131,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         adapterChanges.shutdown()
         spooling.shutdown()
         fileWork.shutdown()
+        contentReads.shutdown()
         storeWork.shutdown()
         exchanges?.shutdown()
         tuningCalls.shutdown()
@@ -209,13 +218,25 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
             let head = HTTPResponse(status: .ok, headerFields: [.contentType: MetricsRegistry.contentType])
             transport.respond(to: request.exchange, head, body: registry.exposition())
             record(route: route, status: 200, model: "", request: request)
+        case .openAPI:
+            transport.respond(to: request.exchange, HTTPResponse(status: .ok, headerFields: [.contentType: ContentType.json]), body: description(on: transport))
+            record(route: route, status: 200, model: "", request: request)
         }
+    }
+
+    /// The API's description, made when it is first asked for: a matter of milliseconds.
+    private func description(on transport: isolated Transport) -> [UInt8] {
+        let state = state.on(transport)
+        let bytes = state.description ?? OpenAPIDocument.make(version: configuration.version, limits: configuration.limits).serialized()
+        state.description = bytes
+        return bytes
     }
 
     /// The client went away before its response was complete, or its request: its sequences are given up.
     package func exchangeClosed(_ id: ExchangeID, on transport: isolated Transport) {
         let state = state.on(transport)
         abandonJobStream(id, on: transport)
+        abandonContentStream(id, on: transport)
         if let route = state.preparing.removeValue(forKey: id) {
             // An upload's body stays in memory until the thread that has it is done, so its place is not free before.
             metrics.count(route: route.path, status: Self.clientClosed, model: "")
@@ -242,6 +263,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     package func exchange(_ id: ExchangeID, isCongested: Bool, on transport: isolated Transport) {
         let state = state.on(transport)
         setJobStream(id, congested: isCongested, on: transport)
+        setContentStream(id, congested: isCongested, on: transport)
         guard let exchange = state.exchanges[id], exchange.isCongested != isCongested else { return }
         exchange.isCongested = isCongested
         for sequence in exchange.liveSequences { service.setPaused(sequence, isCongested) }

@@ -13,10 +13,10 @@ package enum APIRoute: Sendable, CaseIterable {
     case feedback, datasetFromLogs
     case createJob, jobs, job, cancelJob, pauseJob, resumeJob, jobEvents, jobCheckpoints
     case tokenize, detokenize
-    case livez, readyz, health, version, metrics
+    case livez, readyz, health, version, metrics, openAPI
 
     /// The path's pattern, which metrics and the log use as a label.
-    var path: String {
+    package var path: String {
         switch self {
         case .chat, .keptChats, .deleteKeptChats: "/v1/chat/completions"
         case .keptChat, .changeKeptChat, .deleteKeptChat: "/v1/chat/completions/{id}"
@@ -53,10 +53,11 @@ package enum APIRoute: Sendable, CaseIterable {
         case .health: "/health"
         case .version: "/version"
         case .metrics: "/metrics"
+        case .openAPI: "/openapi.json"
         }
     }
 
-    var method: HTTPRequest.Method {
+    package var method: HTTPRequest.Method {
         switch self {
         case .chat, .completions, .tokenize, .detokenize, .createAdapter, .promoteAdapter, .rollbackAdapter, .pinAdapter, .loadLoRA, .unloadLoRA,
             .setGlobalLoRA, .createFile, .changeKeptChat, .feedback, .datasetFromLogs, .createJob, .cancelJob, .pauseJob, .resumeJob:

@@ -3,6 +3,9 @@ import JSON
 
 /// The JSON of adapters and their versions.
 package struct AdapterObjects {
+    /// How many elements a page of adapters may have, and has unless a request says.
+    static let pageRange = 1...1000, pageSize = 100
+
     private let base: AdapterBase
     private let resident: Set<String>
 
@@ -49,7 +52,16 @@ package struct AdapterObjects {
         }
     }
 
+    /// All of something.
     static func list(_ elements: [JSONValue]) -> JSONValue {
         ["object": "list", "data": .array(elements), "has_more": false]
+    }
+
+    /// A page of adapters.
+    static func list(_ adapters: [JSONValue], hasMore: Bool) -> JSONValue {
+        [
+            "object": "list", "data": .array(adapters), "has_more": .bool(hasMore), "first_id": adapters.first?["id"] ?? .null,
+            "last_id": adapters.last?["id"] ?? .null,
+        ]
     }
 }

@@ -61,7 +61,8 @@ struct RequestFields {
         let found: Int?
         switch value {
         case .integer(let integer): found = Int(integer)
-        case .number(let number): found = Int(exactly: number)
+        // What is written below -2⁶³ rounds to it.
+        case .number(let number): found = number > -0x1p63 ? Int(exactly: number) : nil
         default: throw .invalidType(name, found: value, expected: expected)
         }
         if case .number(let number) = value, found == nil, number != number.rounded() {

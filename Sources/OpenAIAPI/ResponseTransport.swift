@@ -7,7 +7,12 @@ package protocol ResponseTransport: Actor {
     func respond(to exchange: ExchangeID, _ head: HTTPResponse, body: [UInt8])
     /// - Parameter keepAlive: after each such silence the transport sends an SSE comment.
     func startStream(_ exchange: ExchangeID, _ head: HTTPResponse, keepAlive: Duration?)
+    /// A body that comes in pieces.
+    /// - Parameter length: in bytes; exactly as many are written before `finish`, or `abort` is called.
+    func startBody(_ exchange: ExchangeID, _ head: HTTPResponse, length: Int)
     func write(_ exchange: ExchangeID, _ bytes: [UInt8])
+    /// Ends the connection before the body's end, so that the client sees that something is missing.
+    func abort(_ exchange: ExchangeID)
     func finish(_ exchange: ExchangeID)
     /// Reads on from a client after the receiver of its request's body has said that it has enough.
     func resumeBody(of exchange: ExchangeID)

@@ -141,6 +141,49 @@ private func request(_ path: String, _ fields: String = "", method: String = "GE
         }
     }
 
+    @Test("a body in pieces of known length, for GET and HEAD, and the connection goes on")
+    func bodiesOfKnownLength() async throws {
+        let application = TestApplication { request, server in
+            server.startBody(request.exchange, .text, length: 10)
+            server.write(request.exchange, Array("01234".utf8))
+            server.write(request.exchange, Array("56789".utf8))
+            server.finish(request.exchange)
+        }
+        try await withServer(application) { _, port in
+            let client = try #require(SocketClient(port: port))
+            for _ in 0..<2 {
+                client.send(request("/file"))
+                let response = try #require(client.readResponse())
+                #expect(response.body == "0123456789" && response.fields["content-length"] == "10" && response.fields["transfer-encoding"] == nil)
+                client.send(request("/file", method: "HEAD"))
+                let head = try #require(client.readResponse(toHead: true))
+                #expect(head.fields["content-length"] == "10")
+            }
+            let old = try #require(SocketClient(port: port))
+            old.send("GET /file HTTP/1.0\r\nHost: localhost\r\n\r\n")
+            #expect(old.readToEnd().hasSuffix("\r\n\r\n0123456789"))
+        }
+    }
+
+    @Test("a body that is given up ends with its connection, and is nobody's afterwards")
+    func abortedBodies() async throws {
+        let application = TestApplication { request, server in
+            server.startBody(request.exchange, .text, length: 10)
+            server.write(request.exchange, Array("01234".utf8))
+            server.schedule(after: .milliseconds(20)) { server in
+                server.abort(request.exchange)
+                server.write(request.exchange, Array("56789".utf8))
+                server.finish(request.exchange)
+            }
+        }
+        try await withServer(application) { server, port in
+            let client = try #require(SocketClient(port: port))
+            client.send(request("/file"))
+            #expect(client.readToEnd().hasSuffix("\r\n\r\n01234"))
+            #expect(await server.statistics.requests == 1)
+        }
+    }
+
     @Test func keepAliveComments() async throws {
         let application = TestApplication { request, server in
             server.startStream(request.exchange, .text, keepAlive: .milliseconds(5))

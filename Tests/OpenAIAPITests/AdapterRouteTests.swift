@@ -72,7 +72,8 @@ import Testing
             "id": 1, "object": "adapter", "name": "bot", "owned_by": "local", "promoted": 2, "canary": ["version": 1, "share": 0.25], "pinned": true,
             "versions": [version(1, resident: false), version(2)],
         ]
-        #expect(try await harness.get("/v1/adapters").json() == ["object": "list", "data": [object], "has_more": false])
+        #expect(
+            try await harness.get("/v1/adapters").json() == ["object": "list", "data": [object], "has_more": false, "first_id": 1, "last_id": 1])
         #expect(try await harness.get("/v1/adapters/bot").json() == object)
         #expect(
             try await harness.get("/v1/adapters/bot/versions").json() == [
@@ -83,6 +84,36 @@ import Testing
         #expect(await harness.response(await harness.send(.head, "/v1/adapters/bot")).status == 200)
         // Listing is no use: it must not keep an adapter in memory.
         #expect(adapters.state.withLock { $0.stickyKeys.isEmpty && $0.loads.isEmpty })
+    }
+
+    @Test func pages() async throws {
+        let adapters = try FakeAdapters()
+        for name in ["a", "b", "c", "d", "e"] { try adapters.add(name, versions: 1) }
+        let harness = try Harness(adapters: adapters)
+        func page(_ query: String) async throws -> (names: [String], json: JSONValue) {
+            let json = try await harness.get("/v1/adapters" + query).json()
+            return (json["data"]?.array?.compactMap { $0["name"]?.string } ?? [], json)
+        }
+        var seen: [[String]] = []
+        var query = "?limit=2"
+        while seen.count < 4 {
+            let (names, json) = try await page(query)
+            seen.append(names)
+            guard json["has_more"] == true else { break }
+            query = "?limit=2&after=\(try #require(json["last_id"]?.integer))"
+        }
+        #expect(seen == [["a", "b"], ["c", "d"], ["e"]])
+        #expect(try await page("").names.count == 5)
+        #expect(try await page("?limit=5").json["has_more"] == false)
+        let beyond = try await page("?after=99")
+        #expect(beyond.names.isEmpty && beyond.json["first_id"] == .null && beyond.json["has_more"] == false)
+        for (query, param) in [
+            ("?limit=0", "limit"), ("?limit=1001", "limit"), ("?limit=x", "limit"), ("?after=a", "after"), ("?after=-1", "after"), ("?after=1&after=2", "after"),
+        ] {
+            let response = await harness.get("/v1/adapters" + query)
+            #expect(response.status == 400)
+            #expect(try response.json()["error"]?["param"]?.string == param)
+        }
     }
 
     @Test func states() async throws {

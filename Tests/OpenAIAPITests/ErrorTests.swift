@@ -52,7 +52,7 @@ import Testing
         field(#""frequency_penalty":-3"#, "frequency_penalty"), field(#""top_k":-2"#, "top_k"), field(#""min_p":1.5"#, "min_p"),
         field(#""typical_p":0"#, "typical_p"), field(#""repetition_penalty":0"#, "repetition_penalty"),
         field(#""repetition_penalty":1.1,"repeat_penalty":1.2"#, "repeat_penalty"), field(#""repeat_last_n":-2"#, "repeat_last_n"),
-        field(#""seed":1.5"#, "seed", "invalid_type"), field(#""seed":9223372036854775808"#, "seed"),
+        field(#""seed":1.5"#, "seed", "invalid_type"), field(#""seed":9223372036854775808"#, "seed"), field(#""seed":-9223372036854775809"#, "seed"),
         field(#""stop":"""#, "stop"), field(#""stop":["a",""]"#, "stop"), field(#""stop":["a",1]"#, "stop[1]", "invalid_type"),
         field(#""stop":7"#, "stop", "invalid_type"),
         field("\"stop\":[\(Array(repeating: "\"a\"", count: 10_000).joined(separator: ","))]", "stop", "invalid_value", "10000 strings"),

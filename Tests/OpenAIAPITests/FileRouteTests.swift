@@ -300,6 +300,79 @@ import Testing
         #expect(try await get("/v1/files").json()["data"] == [])
     }
 
+    /// A file that takes many pieces.
+    private func largeFile(_ harness: Harness) async throws -> (id: String, content: String) {
+        let content = (0..<100_000).map { "line \($0)\n" }.joined()
+        let response = await harness.settled(await harness.sendFile(Harness.form(content, fields: [("purpose", "batch")]), pieceSize: 1 << 20))
+        return (try #require(try response.json()["id"]?.string), content)
+    }
+
+    @Test func contentComesInPiecesOfKnownLength() async throws {
+        let (id, content) = try await largeFile(harness)
+        let response = await get("/v1/files/\(id)/content")
+        #expect(response.text == content && response.length == content.utf8.count && !response.isStream && !response.isAborted)
+        #expect(response.writes.count == (content.utf8.count + 131_071) / 131_072 && response.writes.allSatisfy { $0.utf8.count <= 131_072 })
+        #expect(response.heads == 1 && response.ends == 1)
+        let head = await harness.settled(await harness.send(.head, "/v1/files/\(id)/content", contentType: nil))
+        #expect(head.status == 200 && head.length == content.utf8.count && head.writes.isEmpty && head.ends == 1)
+    }
+
+    @Test func aSlowClientIsNotReadFor() async throws {
+        let (id, content) = try await largeFile(harness)
+        let exchange = ExchangeID.numbered(1000)
+        // Congested from the first byte on, as a client that takes nothing.
+        await harness.transport.setOnWrite { [handlers = harness.handlers] in handlers.exchange(exchange, isCongested: true, on: $0) }
+        _ = await harness.send(.get, "/v1/files/\(id)/content", contentType: nil, as: exchange)
+        while await harness.response(exchange).writes.isEmpty { await harness.transport.waitForJob() }
+        for _ in 0..<3 {
+            // Another request goes through the same threads, so what was to be read by now has been.
+            _ = await get("/v1/files/\(id)")
+            #expect(await harness.response(exchange).writes.count == 1)
+        }
+        // It takes what it has: one more piece comes.
+        await harness.setCongested(exchange, false)
+        while await harness.response(exchange).writes.count < 2 { await harness.transport.waitForJob() }
+        #expect(await harness.response(exchange).writes.count == 2)
+        // The file goes, and the client gets the rest of it all the same.
+        #expect(await delete("/v1/files/\(id)").status == 200)
+        await harness.transport.setOnWrite(nil)
+        await harness.setCongested(exchange, false)
+        #expect(await harness.settled(exchange).text == content)
+    }
+
+    @Test func aClientThatLeavesInTheMiddleFreesItsPlace() async throws {
+        let harness = try Harness(storage: storage) { $0.contentStreams = 1 }
+        let (id, _) = try await largeFile(harness)
+        let exchange = ExchangeID.numbered(1000)
+        await harness.transport.setOnWrite { [handlers = harness.handlers] in handlers.exchange(exchange, isCongested: true, on: $0) }
+        _ = await harness.send(.get, "/v1/files/\(id)/content", contentType: nil, as: exchange)
+        while await harness.response(exchange).writes.isEmpty { await harness.transport.waitForJob() }
+        let refused = await harness.response(await harness.send(.get, "/v1/files/\(id)/content", contentType: nil))
+        #expect(refused.status == 503 && refused.head?.headerFields[.retryAfter] == "1")
+        await harness.close(exchange)
+        await harness.transport.setOnWrite(nil)
+        #expect(await harness.settled(await harness.send(.get, "/v1/files/\(id)/content", contentType: nil)).status == 200)
+        #expect(await harness.response(exchange).ends == 0)
+        #expect(harness.metric("graft_requests_total").contains(#"graft_requests_total{route="/v1/files/{id}/content",status="200",model=""} 2"#))
+    }
+
+    /// The status is sent by then, so the connection must break.
+    @Test func aDiskThatFailsInTheMiddleEndsTheConnection() async throws {
+        let (id, content) = try await largeFile(harness)
+        let name = try #require(try kept.first)
+        let exchange = ExchangeID.numbered(1000)
+        await harness.transport.setOnWrite { [handlers = harness.handlers] in handlers.exchange(exchange, isCongested: true, on: $0) }
+        _ = await harness.send(.get, "/v1/files/\(id)/content", contentType: nil, as: exchange)
+        while await harness.response(exchange).writes.isEmpty { await harness.transport.waitForJob() }
+        #expect(truncate("\(storage.folder.path)/data/files/\(name)", 200_000) == 0)
+        await harness.transport.setOnWrite(nil)
+        await harness.setCongested(exchange, false)
+        let response = await harness.settled(exchange)
+        #expect(response.status == 200 && response.isAborted && response.ends == 1)
+        #expect(content.hasPrefix(response.text) && response.text.utf8.count < content.utf8.count)
+        #expect(harness.logs.text.contains("the store failed"))
+    }
+
     @Test func damagedContentIsNotSent() async throws {
         let id = try #require(try await upload(Harness.form(Self.good)).json()["id"]?.string)
         let name = try #require(try kept.first)

@@ -28,6 +28,9 @@ actor RecordingTransport: ResponseTransport {
         /// Heads and ends; each must be at most one.
         var heads = 0
         var ends = 0
+        /// Of a body that comes in pieces.
+        var length: Int?
+        var isAborted = false
 
         var status: Int? { head?.status.code }
         var text: String { writes.joined() }
@@ -69,6 +72,18 @@ actor RecordingTransport: ResponseTransport {
         responses[exchange]?.isStream = true
         responses[exchange]?.keepAlive = keepAlive
         responses[exchange]?.heads += 1
+    }
+
+    func startBody(_ exchange: ExchangeID, _ head: HTTPResponse, length: Int) {
+        responses[exchange, default: Response()].head = head
+        responses[exchange]?.length = length
+        responses[exchange]?.heads += 1
+    }
+
+    func abort(_ exchange: ExchangeID) {
+        responses[exchange, default: Response()].isOver = true
+        responses[exchange]?.isAborted = true
+        responses[exchange]?.ends += 1
     }
 
     func write(_ exchange: ExchangeID, _ bytes: [UInt8]) {

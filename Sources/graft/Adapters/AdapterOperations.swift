@@ -76,7 +76,17 @@ struct LocalAdapters: AdapterOperations {
 struct RemoteAdapters: AdapterOperations {
     let server: RunningServer
 
-    func list() throws -> [JSONValue] { try server.json("GET", "/v1/adapters")["data"]?.array ?? [] }
+    func list() throws -> [JSONValue] {
+        var adapters: [JSONValue] = []
+        while true {
+            let after = adapters.last?["id"]?.integer.map { "?after=\($0)" } ?? ""
+            let page = try server.json("GET", "/v1/adapters" + after)
+            let found = page["data"]?.array ?? []
+            adapters += found
+            guard page["has_more"] == true, !found.isEmpty else { return adapters }
+        }
+    }
+
     func show(_ name: String) throws -> JSONValue { try server.json("GET", path(name)) }
 
     func publish(_ files: [ExportedAdapter.File], as name: String, promote: Bool) throws -> JSONValue {
