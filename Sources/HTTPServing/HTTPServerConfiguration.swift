@@ -27,6 +27,8 @@ public struct HTTPServerConfiguration: Sendable {
     /// Hosts (lower case, without port, IPv6 in brackets) that requests may name; nil allows all. A list protects a server on
     /// loopback from web pages that resolve their own name to it (DNS rebinding).
     public var allowedHosts: Set<String>?
+    /// Which web pages may read answers; nil: none.
+    public var crossOrigin: CrossOriginPolicy?
 
     public init() {}
 }

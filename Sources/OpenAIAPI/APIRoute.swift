@@ -13,10 +13,11 @@ package enum APIRoute: Sendable, CaseIterable {
     case feedback, datasetFromLogs
     case createJob, jobs, job, cancelJob, pauseJob, resumeJob, jobEvents, jobCheckpoints
     case tokenize, detokenize
+    case createKey, keys, key, revokeKey
     case livez, readyz, health, version, metrics
 
     /// The path's pattern, which metrics and the log use as a label.
-    var path: String {
+    package var path: String {
         switch self {
         case .chat, .keptChats, .deleteKeptChats: "/v1/chat/completions"
         case .keptChat, .changeKeptChat, .deleteKeptChat: "/v1/chat/completions/{id}"
@@ -46,6 +47,8 @@ package enum APIRoute: Sendable, CaseIterable {
         case .resumeJob: "/v1/fine_tuning/jobs/{id}/resume"
         case .jobEvents: "/v1/fine_tuning/jobs/{id}/events"
         case .jobCheckpoints: "/v1/fine_tuning/jobs/{id}/checkpoints"
+        case .createKey, .keys: "/v1/organization/admin_api_keys"
+        case .key, .revokeKey: "/v1/organization/admin_api_keys/{id}"
         case .tokenize: "/tokenize"
         case .detokenize: "/detokenize"
         case .livez: "/livez"
@@ -56,12 +59,12 @@ package enum APIRoute: Sendable, CaseIterable {
         }
     }
 
-    var method: HTTPRequest.Method {
+    package var method: HTTPRequest.Method {
         switch self {
         case .chat, .completions, .tokenize, .detokenize, .createAdapter, .promoteAdapter, .rollbackAdapter, .pinAdapter, .loadLoRA, .unloadLoRA,
-            .setGlobalLoRA, .createFile, .changeKeptChat, .feedback, .datasetFromLogs, .createJob, .cancelJob, .pauseJob, .resumeJob:
+            .setGlobalLoRA, .createFile, .changeKeptChat, .feedback, .datasetFromLogs, .createJob, .cancelJob, .pauseJob, .resumeJob, .createKey:
             .post
-        case .deleteModel, .deleteAdapter, .deleteFile, .deleteKeptChat, .deleteKeptChats: .delete
+        case .deleteModel, .deleteAdapter, .deleteFile, .deleteKeptChat, .deleteKeptChats, .revokeKey: .delete
         default: .get
         }
     }

@@ -12,12 +12,17 @@ struct RunningServer {
     }
 
     let address: String
+    /// Sent with every request if there is one.
+    private let key: String?
     private let host: String
     private let port: String
 
-    /// - Parameter address: as the server announced it, such as `http://127.0.0.1:8080`.
-    init(address: String) throws {
+    /// - Parameters:
+    ///   - address: as the server announced it, such as `http://127.0.0.1:8080`.
+    ///   - key: an API key, for a server that wants one.
+    init(address: String, key: String?) throws {
         self.address = address
+        self.key = key
         guard address.hasPrefix("http://"), let colon = address.lastIndex(of: ":"), UInt16(address[address.index(after: colon)...]) != nil else {
             throw CommandError("the server's address is '\(TerminalText.oneLine(address))', expected http://host:port")
         }
@@ -31,6 +36,7 @@ struct RunningServer {
         defer { close(socket) }
         let name = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         var head = "\(method) \(path) HTTP/1.1\r\nhost: \(name)\r\nconnection: close\r\naccept-encoding: identity\r\n"
+        if let key { head += "authorization: Bearer \(key)\r\n" }
         if let contentType { head += "content-type: \(contentType)\r\n" }
         if !body.isEmpty || method == "POST" { head += "content-length: \(body.count)\r\n" }
         // A refusal may come before all is sent; then the answer says more than the failed write.
@@ -47,7 +53,15 @@ struct RunningServer {
         let response = try request(method, path, contentType: contentType, body: body)
         guard response.status >= 300 else { return response }
         let message = (try? response.json())?["error"]?["message"]?.string ?? "status \(response.status)"
-        throw CommandError("\(message) (the server at \(address) answered)")
+        let wayOut =
+            switch response.status {
+            case 401:
+                key == nil
+                    ? "; set GRAFT_API_KEY, or name a file with the key with --api-key-file. Who has none stops the server and makes one: `graft keys create NAME --scope admin`"
+                    : "; look at GRAFT_API_KEY or the file of --api-key-file, and at `graft keys list` while the server is stopped"
+            default: ""
+            }
+        throw CommandError("\(message) (the server at \(address) answered)\(wayOut)")
     }
 
     func json(_ method: String, _ path: String, body: JSONValue? = nil) throws -> JSONValue {

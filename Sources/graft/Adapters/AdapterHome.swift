@@ -67,7 +67,7 @@ func openAdapters(_ options: AdapterOptions) throws -> any AdapterOperations {
         return LocalAdapters(try home.registry(base: try adapterBase(engine)), holding: home.data)
     } catch let error as DataDirectoryError {
         guard let address = error.holder?.address else { throw error }
-        return RemoteAdapters(server: try RunningServer(address: address))
+        return RemoteAdapters(server: try RunningServer(address: address, key: try options.access.key()))
     }
 }
 
