@@ -52,7 +52,7 @@ let package = Package(
             name: "OpenAIAPI",
             dependencies: [
                 "Inference", "Adapters", "Tuning", "Training", "InstructionStore", "Modeling", "Tokenization", "HTTPServing", "HTTP1", "Executors",
-                "Observability", "JSON", httpTypes, logging,
+                "Observability", "TLS", "JSON", httpTypes, logging,
             ]),
         // Layer 7.
         .executableTarget(
@@ -75,7 +75,7 @@ let package = Package(
         .testTarget(name: "EventLoopsTests", dependencies: ["EventLoops"]),
         .testTarget(name: "TokenizationTests", dependencies: ["Tokenization", "GGUF", "JSON", "TestSupport"], exclude: ["Fixtures", "ChatTemplate/Fixtures"]),
         .testTarget(name: "ModelingTests", dependencies: ["Modeling", "Kernels", "GGUF", "TestSupport"]),
-        .testTarget(name: "InstructionStoreTests", dependencies: ["InstructionStore", "TestSupport"]),
+        .testTarget(name: "InstructionStoreTests", dependencies: ["InstructionStore", "TLS", "TestSupport"]),
         .testTarget(
             name: "AdaptersTests", dependencies: ["Adapters", "InstructionStore", "Modeling", "GGUF", "Kernels", "JSON", "TLS", "TestSupport"], exclude: ["Fixtures"]),
         .testTarget(name: "HTTPServingTests", dependencies: ["HTTPServing", "EventLoops", "TLS", "TestSupport", httpTypes]),

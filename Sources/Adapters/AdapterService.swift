@@ -264,6 +264,8 @@ public protocol AdapterService: AnyObject, Sendable {
     func check(name: String) throws(AdapterError)
     /// All names in order of their ids.
     func records(owner: String) -> [AdapterRecord]
+    /// The names of all owners in order of their ids, for what concerns the whole server.
+    func records() -> [AdapterRecord]
     var statistics: AdapterStatistics { get }
 
     // MARK: Using

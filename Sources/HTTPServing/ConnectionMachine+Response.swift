@@ -83,6 +83,8 @@ extension ConnectionMachine {
         _ response: HTTPResponse, framing: HTTPResponseEncoder.Framing, exchange: Exchange, output: inout ByteQueue
     ) {
         let persistence: HTTPResponseEncoder.Persistence = exchange.closes ? .close : exchange.version == .http1_0 ? .keepAlive : .implied
+        var response = response
+        response.headerFields.append(contentsOf: exchange.crossOrigin)
         var bytes: [UInt8] = []
         bytes.reserveCapacity(ConnectionMachine.scratchSize)
         HTTPResponseEncoder.appendHead(

@@ -46,6 +46,8 @@ package final class ConnectionMachine {
         let requestID: String
         let isHead: Bool
         let version: HTTPRequestHead.Version
+        /// What the response has for web pages besides its own fields.
+        let crossOrigin: HTTPFields
         var closes: Bool
         var streaming = Streaming.no
         var isCongested = false
@@ -193,7 +195,8 @@ package final class ConnectionMachine {
         let given = head?.request.headerFields[.requestID].flatMap { ResponseStamps.isAcceptable($0) ? $0 : nil }
         let exchange = Exchange(
             sequence: lastSequence, requestID: given ?? stamps.makeRequestID(), isHead: head?.request.method == .head,
-            version: head?.version ?? .http1_1, closes: isDraining || head?.isKeepAlive != true)
+            version: head?.version ?? .http1_1, crossOrigin: head.flatMap { configuration.crossOrigin?.fields(for: $0.request) } ?? [:],
+            closes: isDraining || head?.isKeepAlive != true)
         self.exchange = exchange
         phase = .responding
         return exchange

@@ -314,6 +314,10 @@ extension HTTPServer {
         while let action = machine.next(&input, output: &connection.stream.output, now: loop.now) {
             switch action {
             case .admit(let head):
+                if let response = configuration.crossOrigin?.preflight(head.request) {
+                    machine.refuse(response, body: [], output: &connection.stream.output, now: loop.now)
+                    continue
+                }
                 let exchange = ExchangeID(connection: connection.serial, sequence: machine.nextSequence)
                 switch application.admit(head.request, path: head.path, exchange: exchange, on: self) {
                 case .accept(let bodyLimit):

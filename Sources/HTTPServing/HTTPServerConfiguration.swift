@@ -33,6 +33,8 @@ public struct HTTPServerConfiguration: Sendable {
     public var allowedHosts: Set<String>?
     /// Makes every connection speak TLS; nil is plain HTTP. `headerTimeout` is then for the handshake and the first head together.
     public var tls: TLSAcceptor?
+    /// Which web pages may read answers; nil: none.
+    public var crossOrigin: CrossOriginPolicy?
 
     public init() {}
 }

@@ -27,10 +27,10 @@ package final class ResponseStamps {
         return prefix + ResponseStamps.hex(counter &* 0x9E37_79B9_7F4A_7C15)
     }
 
-    /// Whether a client's id may be echoed: up to 128 letters, digits, dots, underscores and hyphens.
+    /// Whether a client's id may be echoed and logged: up to 128 letters, digits, dots, underscores and hyphens, and no API key by mistake.
     static func isAcceptable(_ id: String) -> Bool {
         let bytes = id.utf8
-        return (1...128).contains(bytes.count)
+        return (1...128).contains(bytes.count) && !id.hasPrefix("sk-")
             && bytes.allSatisfy { byte in
                 switch byte {
                 case 0x30...0x39, 0x41...0x5A, 0x61...0x7A, UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"): true

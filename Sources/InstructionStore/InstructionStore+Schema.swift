@@ -4,7 +4,7 @@ extension InstructionStore {
     /// Tables that are looked through at every start. They stay small; what grows with traffic is checked when it is read.
     static let checkedTables = [
         "store", "owners", "adapters", "adapter_versions", "adapter_names", "adapter_promotions", "adapter_aliases", "fine_tuning_jobs",
-        "fine_tuning_checkpoints",
+        "fine_tuning_checkpoints", "api_keys",
     ]
 
     /// Rule: a migration that was released is never changed. Every object has an owner; references name the owner again, so that no row can belong to one
@@ -82,6 +82,7 @@ extension InstructionStore {
         }
         registerFilesAndExchanges(in: &migrator)
         registerJobs(&migrator)
+        registerKeys(&migrator)
         return migrator
     }
 }

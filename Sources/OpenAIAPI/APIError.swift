@@ -17,7 +17,10 @@ public struct APIError: Error, Sendable, CustomStringConvertible {
     public enum Category: String, Sendable, CaseIterable {
         case invalidRequest = "invalid_request_error"
         case notFound = "not_found_error"
-        case rateLimit = "rate_limit_error"
+        case authentication = "authentication_error"
+        case permission = "permission_error"
+        /// What a key has used up: OpenAI's types of its rate limits.
+        case requests, tokens
         case server = "server_error"
         case unavailable = "unavailable_error"
     }
@@ -35,6 +38,8 @@ public struct APIError: Error, Sendable, CustomStringConvertible {
     public var shouldRetry: Bool?
     /// The methods that a path does know, sent as `allow` with a 405.
     public var allow: [HTTPRequest.Method] = []
+    /// What the server wants to see, sent as `www-authenticate` with a 401 or 403.
+    public var challenge: String?
 
     public init(
         _ status: HTTPResponse.Status, _ category: Category, code: String?, param: String? = nil, _ message: String, retryAfter: Int? = nil,
@@ -81,6 +86,7 @@ public struct APIError: Error, Sendable, CustomStringConvertible {
         var head = HTTPResponse(status: status, headerFields: [.contentType: ContentType.json])
         if let retryAfter { head.headerFields[.retryAfter] = String(retryAfter) }
         if let shouldRetry { head.headerFields[.xShouldRetry] = shouldRetry ? "true" : "false" }
+        if let challenge { head.headerFields[.wwwAuthenticate] = challenge }
         if !allow.isEmpty { head.headerFields[.allow] = allow.map(\.rawValue).joined(separator: ", ") }
         return head
     }

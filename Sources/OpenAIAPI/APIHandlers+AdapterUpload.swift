@@ -119,10 +119,10 @@ extension APIHandlers {
     }
 
     /// `POST /v1/adapters`: a new version of a name, from files.
-    func upload(_ request: IncomingRequest, to adapters: any AdapterService, on transport: isolated Transport) throws(APIError) {
+    func upload(_ request: APIRequest, to adapters: any AdapterService, on transport: isolated Transport) throws(APIError) {
         let boundary = try uploadBoundary(request.head)
         let body = Handover(request.body)
-        let requestID = request.requestID
+        let (requestID, owner) = (request.requestID, request.caller.owner)
         try change(request, route: .createAdapter, action: "publish", subject: AdapterSubject(), on: transport) { handlers, subject throws(APIError) in
             let upload = try AdapterUpload(body.take(), boundary: boundary)
             subject.name = upload.name
@@ -133,7 +133,7 @@ extension APIHandlers {
                 throw handlers.refusal(error, in: .upload, param: upload.part(of: error), requestID: requestID)
             }
             do throws(AdapterError) {
-                let version = try adapters.publish(content, as: upload.name, owner: Owner.local, source: upload.files.source, promote: upload.isPromoted)
+                let version = try adapters.publish(content, as: upload.name, owner: owner, source: upload.files.source, promote: upload.isPromoted)
                 subject.version = version.number
                 return .json(AdapterObjects(adapters).version(version), ignored: upload.ignored)
             } catch {

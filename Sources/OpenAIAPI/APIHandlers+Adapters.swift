@@ -2,7 +2,7 @@ import Adapters
 import HTTPServing
 import HTTPTypes
 import JSON
-import Logging
+import Observability
 
 /// What a change of adapters is about, for the audit line; filled in while it becomes known.
 struct AdapterSubject: Sendable {
@@ -14,13 +14,6 @@ struct AdapterSubject: Sendable {
 enum AdapterAnswer: Sendable {
     case json(JSONValue, ignored: [String] = [])
     case text(String, ignored: [String] = [])
-}
-
-extension IncomingRequest {
-    /// The same request without what it carried, for whoever answers it later.
-    var withoutBody: IncomingRequest {
-        IncomingRequest(exchange: exchange, head: head, path: path, query: query, body: [], requestID: requestID, receivedAt: receivedAt)
-    }
 }
 
 extension APIHandlers {
@@ -40,31 +33,32 @@ extension APIHandlers {
     }
 
     /// Everything below `/v1/adapters`.
-    func serveAdapters(_ request: IncomingRequest, route: APIRoute, id: String, on transport: isolated Transport) throws(APIError) {
+    func serveAdapters(_ request: APIRequest, route: APIRoute, id: String, on transport: isolated Transport) throws(APIError) {
         let adapters = try requireAdapters()
+        let owner = request.caller.owner
         switch route {
         case .createAdapter:
             try upload(request, to: adapters, on: transport)
         case .adapters:
             answer(request, route: route, try page(request, of: adapters), on: transport)
         case .adapter:
-            let (reference, record) = try find(id, in: adapters)
+            let (reference, record) = try find(id, of: owner, in: adapters)
             let objects = AdapterObjects(adapters)
             guard reference.selector != .promoted else { return answer(request, route: route, objects.adapter(record), on: transport) }
             guard let version = record.version(reference.selector) else { throw .adapterNotFound(id) }
             answer(request, route: route, objects.version(version), on: transport)
         case .adapterVersions:
-            let record = try findName(id, in: adapters)
+            let record = try findName(id, of: owner, in: adapters)
             answer(request, route: route, AdapterObjects.list(record.versions.map(AdapterObjects(adapters).version)), on: transport)
         case .promoteAdapter:
             try promote(request, id, in: adapters, on: transport)
         case .rollbackAdapter:
             try requireJSON(request)
             let ignored = try optionalObject(request).unread
-            let name = try findName(id, in: adapters).name
+            let name = try findName(id, of: owner, in: adapters).name
             try changeRecord(request, route: route, action: "rollback", name: name, ignored: ignored, of: adapters, on: transport) {
                 subject throws(AdapterError) in
-                let record = try adapters.rollback(name, owner: Owner.local)
+                let record = try adapters.rollback(name, owner: owner)
                 subject.version = record.promoted
                 return record
             }
@@ -73,9 +67,9 @@ extension APIHandlers {
             var fields = try optionalObject(request)
             guard let isPinned = try fields.bool("pinned") else { throw .missing("pinned", expected: "true or false") }
             let ignored = fields.unread
-            let name = try findName(id, in: adapters).name
+            let name = try findName(id, of: owner, in: adapters).name
             try changeRecord(request, route: route, action: isPinned ? "pin" : "unpin", name: name, ignored: ignored, of: adapters, on: transport) {
-                _ throws(AdapterError) in try adapters.setPinned(name, isPinned, owner: Owner.local)
+                _ throws(AdapterError) in try adapters.setPinned(name, isPinned, owner: owner)
             }
         case .exportAdapter:
             try export(request, id, from: adapters, on: transport)
@@ -89,25 +83,25 @@ extension APIHandlers {
     // MARK: - Looking
 
     /// A page of adapters by their ids, which grow. The adapter that the page before ended with need not exist any more.
-    private func page(_ request: IncomingRequest, of adapters: any AdapterService) throws(APIError) -> JSONValue {
+    private func page(_ request: APIRequest, of adapters: any AdapterService) throws(APIError) -> JSONValue {
         let query = QueryFields(request)
         let limit = try query.integer("limit", in: AdapterObjects.pageRange) ?? AdapterObjects.pageSize
         let after = try query.integer("after", in: 0...Int.max) ?? 0
-        let rest = adapters.records(owner: Owner.local).drop { $0.id <= after }
+        let rest = adapters.records(owner: request.caller.owner).drop { $0.id <= after }
         let page = rest.prefix(limit)
         let objects = AdapterObjects(adapters)
         return AdapterObjects.list(page.map(objects.adapter), hasMore: page.count < rest.count)
     }
 
     /// What an id in a path names: an adapter, or one version of it. The version need not exist.
-    private func find(_ id: String, in adapters: any AdapterService) throws(APIError) -> (AdapterReference, AdapterRecord) {
-        guard let reference = AdapterReference(id), let record = adapters.record(named: reference.name, owner: Owner.local) else { throw .adapterNotFound(id) }
+    private func find(_ id: String, of owner: String, in adapters: any AdapterService) throws(APIError) -> (AdapterReference, AdapterRecord) {
+        guard let reference = AdapterReference(id), let record = adapters.record(named: reference.name, owner: owner) else { throw .adapterNotFound(id) }
         return (reference, record)
     }
 
     /// The adapter of a path that takes no version.
-    private func findName(_ id: String, in adapters: any AdapterService) throws(APIError) -> AdapterRecord {
-        let (reference, record) = try find(id, in: adapters)
+    private func findName(_ id: String, of owner: String, in adapters: any AdapterService) throws(APIError) -> AdapterRecord {
+        let (reference, record) = try find(id, of: owner, in: adapters)
         guard reference.selector == .promoted else {
             throw APIError(
                 .badRequest, .invalidRequest, code: "invalid_value",
@@ -117,17 +111,17 @@ extension APIHandlers {
     }
 
     /// The fields of a body that may be left out.
-    private func optionalObject(_ request: IncomingRequest) throws(APIError) -> RequestFields {
+    private func optionalObject(_ request: APIRequest) throws(APIError) -> RequestFields {
         RequestFields(request.body.isEmpty ? JSONObject() : try preparation.object(request.body.joined()))
     }
 
-    private func export(_ request: IncomingRequest, _ id: String, from adapters: any AdapterService, on transport: isolated Transport) throws(APIError) {
+    private func export(_ request: APIRequest, _ id: String, from adapters: any AdapterService, on transport: isolated Transport) throws(APIError) {
         let named = request.query.filter { $0.name == "format" }
         let word = named.last?.value ?? AdapterFormat.peft.rawValue
         guard named.count <= 1, let format = AdapterFormat(rawValue: word) else {
             throw .invalidValue("format", "'format' is '\(quoted(word))', expected one of \(AdapterFormat.allCases.map(\.rawValue).joined(separator: ", "))")
         }
-        let (reference, record) = try find(id, in: adapters)
+        let (reference, record) = try find(id, of: request.caller.owner, in: adapters)
         guard let version = record.version(reference.selector) else {
             throw reference.selector == .promoted ? .adapterNotPromoted(record.name) : .adapterNotFound(id)
         }
@@ -154,7 +148,7 @@ extension APIHandlers {
 
     // MARK: - Changing
 
-    private func promote(_ request: IncomingRequest, _ id: String, in adapters: any AdapterService, on transport: isolated Transport) throws(APIError) {
+    private func promote(_ request: APIRequest, _ id: String, in adapters: any AdapterService, on transport: isolated Transport) throws(APIError) {
         try requireJSON(request)
         var fields = try optionalObject(request)
         let number: Int?
@@ -166,44 +160,48 @@ extension APIHandlers {
         }
         let share = try fields.number("share", in: 0...1)
         let ignored = fields.unread
-        let record = try findName(id, in: adapters)
+        let owner = request.caller.owner
+        let record = try findName(id, of: owner, in: adapters)
         if let number, record.version(.number(number)) == nil { throw .adapterNotFound("\(record.name)@\(number)", param: "version") }
         let action = share.map { $0 < 1 } == true ? "canary" : "promote"
         try changeRecord(request, route: .promoteAdapter, action: action, name: record.name, ignored: ignored, of: adapters, on: transport) {
             subject throws(AdapterError) in
             subject.version = number
-            let changed = try adapters.promote(record.name, number: number, share: share, owner: Owner.local)
+            let changed = try adapters.promote(record.name, number: number, share: share, owner: owner)
             subject.version = action == "promote" ? changed.promoted : changed.canary?.number ?? number
             return changed
         }
     }
 
     /// `DELETE /v1/models/{id}`.
-    func deleteModel(_ request: IncomingRequest, _ id: String, on transport: isolated Transport) throws(APIError) {
+    func deleteModel(_ request: APIRequest, _ id: String, on transport: isolated Transport) throws(APIError) {
         if models.isBase(id) || id == defaultModelName {
             throw APIError(
                 .badRequest, .invalidRequest, code: "invalid_value", param: "model",
                 "'\(quoted(id))' is the base model, expected an adapter; only adapters can be deleted")
         }
-        if let adapters, let version = adapters.version(alias: id, owner: Owner.local) {
+        let owner = request.caller.owner
+        if let adapters, let version = adapters.version(alias: id, owner: owner) {
             // The name stands for one version, and that one goes; the answer says the name that was asked for.
+            let requestID = request.requestID
             return try change(
                 request, route: .deleteModel, action: "delete", subject: AdapterSubject(name: version.name, version: version.number), on: transport
             ) { handlers, _ throws(APIError) in
-                try handlers.delete(version.name, number: version.number, from: adapters, requestID: request.requestID)
+                try handlers.delete(version.name, number: version.number, of: owner, from: adapters, requestID: requestID)
                 return .json(["id": .string(id), "object": "model", "deleted": true])
             }
         }
-        guard let adapters, let reference = AdapterReference(id), adapters.record(named: reference.name, owner: Owner.local) != nil else {
+        guard let adapters, let reference = AdapterReference(id), adapters.record(named: reference.name, owner: owner) != nil else {
             throw .modelNotFound(id)
         }
         try delete(request, route: .deleteModel, id, object: "model", from: adapters, on: transport)
     }
 
     private func delete(
-        _ request: IncomingRequest, route: APIRoute, _ id: String, object: String, from adapters: any AdapterService, on transport: isolated Transport
+        _ request: APIRequest, route: APIRoute, _ id: String, object: String, from adapters: any AdapterService, on transport: isolated Transport
     ) throws(APIError) {
-        let (reference, record) = try find(id, in: adapters)
+        let (requestID, owner) = (request.requestID, request.caller.owner)
+        let (reference, record) = try find(id, of: owner, in: adapters)
         let number: Int?
         switch reference.selector {
         case .promoted: number = nil
@@ -214,7 +212,7 @@ extension APIHandlers {
         let name = record.name
         try change(request, route: route, action: "delete", subject: AdapterSubject(name: name, version: number), on: transport) {
             handlers, _ throws(APIError) in
-            try handlers.delete(name, number: number, from: adapters, requestID: request.requestID)
+            try handlers.delete(name, number: number, of: owner, from: adapters, requestID: requestID)
             let deleted = number.map { "\(name)@\($0)" } ?? name
             return .json([
                 "id": .string(deleted), "object": .string(object == "adapter" && number != nil ? "adapter.version" : object), "deleted": true,
@@ -223,9 +221,9 @@ extension APIHandlers {
     }
 
     /// Blocking.
-    func delete(_ name: String, number: Int?, from adapters: any AdapterService, requestID: String) throws(APIError) {
+    func delete(_ name: String, number: Int?, of owner: String, from adapters: any AdapterService, requestID: String) throws(APIError) {
         do throws(AdapterError) {
-            try adapters.delete(name, number: number, owner: Owner.local)
+            try adapters.delete(name, number: number, owner: owner)
         } catch {
             throw refusal(error, in: .change, requestID: requestID)
         }
@@ -234,7 +232,7 @@ extension APIHandlers {
 
     /// A change whose answer is the adapter as it is afterwards.
     private func changeRecord(
-        _ request: IncomingRequest, route: APIRoute, action: String, name: String, ignored: [String], of adapters: any AdapterService,
+        _ request: APIRequest, route: APIRoute, action: String, name: String, ignored: [String], of adapters: any AdapterService,
         on transport: isolated Transport, _ work: @escaping @Sendable (inout AdapterSubject) throws(AdapterError) -> AdapterRecord
     ) throws(APIError) {
         try change(request, route: route, action: action, subject: AdapterSubject(name: name), on: transport) { handlers, subject throws(APIError) in
@@ -247,9 +245,9 @@ extension APIHandlers {
     }
 
     /// Carries out a change on the thread for changes, after those that came before, and answers. It is carried out also when the client leaves,
-    /// and leaves one line in the log either way.
+    /// and leaves one audit line either way.
     func change(
-        _ request: IncomingRequest, route: APIRoute, action: String, subject: AdapterSubject, on transport: isolated Transport,
+        _ request: APIRequest, route: APIRoute, action: String, subject: AdapterSubject, on transport: isolated Transport,
         _ work: @escaping @Sendable (APIHandlers, inout AdapterSubject) throws(APIError) -> AdapterAnswer
     ) throws(APIError) {
         if isDraining { throw .shuttingDown }
@@ -279,14 +277,19 @@ extension APIHandlers {
             })
     }
 
-    /// One line for each change that was tried.
-    func audit(_ action: String, _ subject: AdapterSubject, request: IncomingRequest, result: String) {
-        logger.notice(
-            "adapter change",
-            metadata: [
-                "action": "\(action)", "owner": "\(Owner.local)", "name": "\(subject.name ?? "-")", "version": "\(subject.version.map(String.init) ?? "-")",
-                "request_id": "\(request.requestID)", "result": "\(result)",
-            ])
+    /// One audit line for each change of adapters that was tried.
+    func audit(_ action: String, _ subject: AdapterSubject, request: APIRequest, result: String) {
+        let object = subject.name.map { name in subject.version.map { "\(name)@\($0)" } ?? name }
+        audit("adapter." + action, object, request: request, result: result)
+    }
+
+    /// One audit line for each change that was tried.
+    /// - Parameter object: an id or a name that is known to be one.
+    func audit(_ action: String, _ object: String?, request: APIRequest, result: String) {
+        auditTrail.record(
+            AuditEntry(
+                actor: request.caller.actor, tenant: request.caller.owner, action: action, object: object ?? "-", result: result,
+                requestID: request.requestID))
     }
 }
 

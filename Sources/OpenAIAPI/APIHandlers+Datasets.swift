@@ -73,14 +73,14 @@ extension APIHandlers {
     private static var pageSize: Int { 100 }
 
     /// `POST /v1/datasets/from_logs`: a file for fine-tuning out of exchanges that were kept, the oldest first.
-    func makeDataset(_ request: IncomingRequest, from exchanges: ExchangeLog, on transport: isolated Transport) throws(APIError) {
+    func makeDataset(_ request: APIRequest, from exchanges: ExchangeLog, on transport: isolated Transport) throws(APIError) {
         let files = try requireFiles()
         let wanted = try DatasetRequest(try preparation.object(request.body.joined()))
-        let requestID = request.requestID
-        try changeFile(request, route: .datasetFromLogs, action: "dataset from logs", on: transport) { handlers, subject throws(APIError) in
+        let (requestID, owner) = (request.requestID, request.caller.owner)
+        try changeObject(request, route: .datasetFromLogs, action: "file.create_from_logs", on: transport) { handlers, subject throws(APIError) in
             exchanges.drain()
             let spool = try handlers.stored(requestID) { () throws(InstructionStoreError) in try files.makeSpool() }
-            let (count, omissions) = try handlers.write(wanted, from: exchanges, to: spool, requestID: requestID)
+            let (count, omissions) = try handlers.write(wanted, from: exchanges, owner: owner, to: spool, requestID: requestID)
             var skipped = JSONObject()
             for omission in TrainingLine.Omission.allCases { skipped[omission.rawValue] = .integer(Int64(omissions[omission] ?? 0)) }
             guard count > 0 else {
@@ -93,7 +93,7 @@ extension APIHandlers {
                         : "\(sum) kept completions pass the filter and none makes an example (\(reasons.joined(separator: ", ")))")
             }
             let file = try handlers.keep(
-                spool, in: files, name: wanted.name, purpose: FilePurpose.fineTune, lifetime: nil, requestID: requestID)
+                spool, in: files, name: wanted.name, purpose: FilePurpose.fineTune, lifetime: nil, owner: owner, requestID: requestID)
             subject = file.id
             var object = FileObjects.file(file)
             object["graft_dataset"] = ["format": .string(wanted.format.rawValue), "examples": .integer(Int64(count)), "skipped": .object(skipped)]
@@ -103,7 +103,7 @@ extension APIHandlers {
 
     /// Blocking. A page at a time, so that requests come in between.
     private func write(
-        _ wanted: DatasetRequest, from exchanges: ExchangeLog, to spool: FileSpool, requestID: String
+        _ wanted: DatasetRequest, from exchanges: ExchangeLog, owner: String, to spool: FileSpool, requestID: String
     ) throws(APIError) -> (count: Int, omissions: [TrainingLine.Omission: Int]) {
         let store = exchanges.store
         var count = 0
@@ -112,7 +112,7 @@ extension APIHandlers {
         var hasMore = true
         while hasMore, count < wanted.limit ?? .max {
             let page = try stored(requestID) { () throws(InstructionStoreError) in
-                try store.exchanges(wanted.filter, owner: Owner.local, after: cursor, limit: Self.pageSize, ascending: true)
+                try store.exchanges(wanted.filter, owner: owner, after: cursor, limit: Self.pageSize, ascending: true)
             }
             hasMore = page.hasMore
             cursor = page.exchanges.last?.id

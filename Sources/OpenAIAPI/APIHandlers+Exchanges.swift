@@ -10,14 +10,14 @@ extension APIHandlers {
     }
 
     /// Exchanges that were kept, what is said about them, and what is made of them.
-    func serveExchanges(_ request: IncomingRequest, route: APIRoute, id: String, on transport: isolated Transport) throws(APIError) {
+    func serveExchanges(_ request: APIRequest, route: APIRoute, id: String, on transport: isolated Transport) throws(APIError) {
         let exchanges = try requireExchanges()
-        let requestID = request.requestID
+        let (requestID, owner) = (request.requestID, request.caller.owner)
         switch route {
         case .keptChats: try listExchanges(request, from: exchanges, on: transport)
         case .keptChat:
             try answer(request, route: route, with: storeWork, on: transport) { handlers throws(APIError) in
-                .object(try handlers.completion(try handlers.find(id, in: exchanges, requestID: requestID), in: exchanges, requestID: requestID))
+                .object(try handlers.completion(try handlers.find(id, in: exchanges, owner: owner, requestID: requestID), in: exchanges, requestID: requestID))
             }
         case .changeKeptChat:
             try requireJSON(request)
@@ -25,19 +25,19 @@ extension APIHandlers {
             guard let value = fields.value("metadata") else { throw .missing("metadata", expected: "an object of strings") }
             let metadata = try MetadataFields.read(value)
             let ignored = fields.unread
-            try changeFile(request, route: route, action: "change completion", subject: id, with: storeWork, on: transport) { handlers, _ throws(APIError) in
+            try changeObject(request, route: route, action: "exchange.change", subject: id, with: storeWork, on: transport) { handlers, _ throws(APIError) in
                 exchanges.drain()
                 let changed = try handlers.stored(requestID) { () throws(InstructionStoreError) in
-                    try exchanges.store.setExchangeMetadata(metadata, id: id, owner: Owner.local)
+                    try exchanges.store.setExchangeMetadata(metadata, id: id, owner: owner)
                 }
                 guard let changed else { throw .exchangeNotFound(id) }
                 return ChangeAnswer(.object(try handlers.completion(changed, in: exchanges, requestID: requestID)), ignored: ignored)
             }
         case .deleteKeptChat:
-            try changeFile(request, route: route, action: "delete completion", subject: id, with: storeWork, on: transport) { handlers, _ throws(APIError) in
+            try changeObject(request, route: route, action: "exchange.delete", subject: id, with: storeWork, on: transport) { handlers, _ throws(APIError) in
                 exchanges.drain()
                 let isDeleted = try handlers.stored(requestID) { () throws(InstructionStoreError) in
-                    try exchanges.store.deleteExchange(id: id, owner: Owner.local)
+                    try exchanges.store.deleteExchange(id: id, owner: owner)
                 }
                 guard isDeleted else { throw .exchangeNotFound(id) }
                 return ChangeAnswer(["object": "chat.completion.deleted", "id": .string(id), "deleted": true])
@@ -47,10 +47,10 @@ extension APIHandlers {
                 throw .missing("user", expected: "the end user whose completions are all to be deleted, as ?user=…")
             }
             let stored = ExchangeDraft.storable(user)
-            try changeFile(request, route: route, action: "delete completions of a user", with: storeWork, on: transport) { handlers, _ throws(APIError) in
+            try changeObject(request, route: route, action: "exchange.delete_of_user", with: storeWork, on: transport) { handlers, _ throws(APIError) in
                 exchanges.drain()
                 let count = try handlers.stored(requestID) { () throws(InstructionStoreError) in
-                    try exchanges.store.deleteExchanges(user: stored, owner: Owner.local)
+                    try exchanges.store.deleteExchanges(user: stored, owner: owner)
                 }
                 return ChangeAnswer(["object": "chat.completions.deleted", "deleted": true, "count": .integer(Int64(count))])
             }
@@ -67,21 +67,21 @@ extension APIHandlers {
 
     // MARK: - Looking
 
-    private func find(_ id: String, in exchanges: ExchangeLog, requestID: String) throws(APIError) -> StoredExchange {
+    private func find(_ id: String, in exchanges: ExchangeLog, owner: String, requestID: String) throws(APIError) -> StoredExchange {
         // What was answered may be on its way to the disk.
         exchanges.drain()
-        let found = try stored(requestID) { () throws(InstructionStoreError) in try exchanges.store.exchange(id: id, owner: Owner.local) }
+        let found = try stored(requestID) { () throws(InstructionStoreError) in try exchanges.store.exchange(id: id, owner: owner) }
         guard let found else { throw .exchangeNotFound(id) }
         return found
     }
 
     private func completion(_ exchange: StoredExchange, in exchanges: ExchangeLog, requestID: String) throws(APIError) -> JSONObject {
         try stored(requestID) { () throws(InstructionStoreError) in
-            try ExchangeObjects.completion(exchange, feedback: try exchanges.store.feedback(exchangeID: exchange.id, owner: Owner.local))
+            try ExchangeObjects.completion(exchange, feedback: try exchanges.store.feedback(exchangeID: exchange.id, owner: exchange.owner))
         }
     }
 
-    private func listExchanges(_ request: IncomingRequest, from exchanges: ExchangeLog, on transport: isolated Transport) throws(APIError) {
+    private func listExchanges(_ request: APIRequest, from exchanges: ExchangeLog, on transport: isolated Transport) throws(APIError) {
         let query = QueryFields(request)
         var filter = ExchangeFilter()
         filter.model = try query.string("model")
@@ -90,27 +90,28 @@ extension APIHandlers {
         let limit = try query.integer("limit", in: 1...100) ?? 20
         let isAscending = try query.isAscending(otherwise: true)
         let after = try query.cursor { TimedIdentifiers.isValid($0, prefix: KeptExchange.prefix) }
+        let owner = request.caller.owner
         try answer(request, route: .keptChats, with: storeWork, on: transport) { handlers throws(APIError) in
             exchanges.drain()
             return try handlers.stored(request.requestID) { () throws(InstructionStoreError) in
-                let page = try exchanges.store.exchanges(wanted, owner: Owner.local, after: after, limit: limit, ascending: isAscending)
+                let page = try exchanges.store.exchanges(wanted, owner: owner, after: after, limit: limit, ascending: isAscending)
                 var objects: [JSONObject] = []
                 for exchange in page.exchanges {
                     objects.append(
-                        try ExchangeObjects.completion(exchange, feedback: try exchanges.store.feedback(exchangeID: exchange.id, owner: Owner.local)))
+                        try ExchangeObjects.completion(exchange, feedback: try exchanges.store.feedback(exchangeID: exchange.id, owner: exchange.owner)))
                 }
                 return FileObjects.list(objects, hasMore: page.hasMore)
             }
         }
     }
 
-    private func listMessages(_ request: IncomingRequest, _ id: String, from exchanges: ExchangeLog, on transport: isolated Transport) throws(APIError) {
+    private func listMessages(_ request: APIRequest, _ id: String, from exchanges: ExchangeLog, on transport: isolated Transport) throws(APIError) {
         let query = QueryFields(request)
         let limit = try query.integer("limit", in: 1...100) ?? 20
         let isAscending = try query.isAscending(otherwise: true)
         let after = try query.string("after")
         try answer(request, route: .keptMessages, with: storeWork, on: transport) { handlers throws(APIError) in
-            let exchange = try handlers.find(id, in: exchanges, requestID: request.requestID)
+            let exchange = try handlers.find(id, in: exchanges, owner: request.caller.owner, requestID: request.requestID)
             var messages = try handlers.stored(request.requestID) { () throws(InstructionStoreError) in try ExchangeObjects.messages(exchange) }
             if !isAscending { messages.reverse() }
             if let after {
@@ -125,7 +126,7 @@ extension APIHandlers {
 
     // MARK: - Feedback
 
-    private func addFeedback(_ request: IncomingRequest, to exchanges: ExchangeLog, on transport: isolated Transport) throws(APIError) {
+    private func addFeedback(_ request: APIRequest, to exchanges: ExchangeLog, on transport: isolated Transport) throws(APIError) {
         var fields = RequestFields(try preparation.object(request.body.joined()))
         guard let id = try fields.string("inference_id", maximumBytes: 256) else {
             throw .missing("inference_id", expected: "the id of a kept completion, chatcmpl-…")
@@ -137,9 +138,9 @@ extension APIHandlers {
         let (kept, number) = try Self.feedbackValue(value, metric: metric)
         let ignored = fields.unread
         let feedback = StoredFeedback(
-            id: identifiers.next(prefix: "feedback-"), exchangeID: id, owner: Owner.local, metric: metric,
+            id: identifiers.next(prefix: "feedback-"), exchangeID: id, owner: request.caller.owner, metric: metric,
             value: String(decoding: kept.serialized(), as: UTF8.self), number: number, createdAt: secondsSince1970())
-        try changeFile(request, route: .feedback, action: "feedback", subject: feedback.id, with: storeWork, on: transport) { handlers, _ throws(APIError) in
+        try changeObject(request, route: .feedback, action: "feedback.create", subject: feedback.id, with: storeWork, on: transport) { handlers, _ throws(APIError) in
             // The answer may be on its way to the disk.
             exchanges.drain()
             let isKnown = try handlers.stored(request.requestID) { () throws(InstructionStoreError) in try exchanges.store.insertFeedback(feedback) }

@@ -43,18 +43,19 @@ extension APIHandlers {
     }
 
     /// `POST /v1/files`: the whole form is here, its file in a spool.
-    func createFile(_ request: IncomingRequest, on transport: isolated Transport) throws(APIError) {
+    func createFile(_ request: APIRequest, on transport: isolated Transport) throws(APIError) {
         let files = try requireFiles()
         if isDraining { throw .shuttingDown }
         guard let upload = state.on(transport).fileUploads[request.exchange] else { throw .expectedForm(found: request.head.headerFields[.contentType]) }
-        try changeFile(request, route: .createFile, action: "upload", on: transport) { handlers, subject throws(APIError) in
+        try changeObject(request, route: .createFile, action: "file.upload", on: transport) { handlers, subject throws(APIError) in
             let form = try upload.finish()
             guard let spool = form.spool else { throw .missing("file", expected: "a part with the file's content") }
             guard spool.byteCount > 0 else { throw .invalidValue("file", "The file is empty, expected at least one byte") }
             let purpose = try Self.purpose(form.texts["purpose"])
             let lifetime = try Self.lifetime(anchor: form.texts["expires_after[anchor]"], seconds: form.texts["expires_after[seconds]"])
             let file = try handlers.keep(
-                spool, in: files, name: FileObjects.displayName(form.filename), purpose: purpose, lifetime: lifetime, requestID: request.requestID)
+                spool, in: files, name: FileObjects.displayName(form.filename), purpose: purpose, lifetime: lifetime, owner: request.caller.owner,
+                requestID: request.requestID)
             subject = file.id
             return ChangeAnswer(.object(FileObjects.file(file)), ignored: form.ignored)
         }
@@ -83,7 +84,7 @@ extension APIHandlers {
 
     /// Looks into what is to be trained on, and keeps it. Blocking.
     func keep(
-        _ spool: FileSpool, in files: FileStore, name: String, purpose: String, lifetime: Int?, requestID: String
+        _ spool: FileSpool, in files: FileStore, name: String, purpose: String, lifetime: Int?, owner: String, requestID: String
     ) throws(APIError) -> StoredFile {
         var findings: FileFindings?
         if purpose == FilePurpose.fineTune, let inspect {
@@ -97,7 +98,7 @@ extension APIHandlers {
         let status = findings?.status ?? .uploaded
         let report = findings.map { String(decoding: JSONValue.object($0.json).serialized(), as: UTF8.self) }
         let file = try stored(requestID) { () throws(InstructionStoreError) in
-            try files.add(spool, name: name, purpose: purpose, owner: Owner.local, lifetime: lifetime, status: status, report: report)
+            try files.add(spool, name: name, purpose: purpose, owner: owner, lifetime: lifetime, status: status, report: report)
         }
         metrics.files?.count(file)
         return file
@@ -106,19 +107,19 @@ extension APIHandlers {
     // MARK: - The other routes
 
     /// Everything below `/v1/files`.
-    func serveFiles(_ request: IncomingRequest, route: APIRoute, id: String, on transport: isolated Transport) throws(APIError) {
+    func serveFiles(_ request: APIRequest, route: APIRoute, id: String, on transport: isolated Transport) throws(APIError) {
         let files = try requireFiles()
         switch route {
         case .createFile: try createFile(request, on: transport)
         case .files: try listFiles(request, from: files, on: transport)
         case .file:
             try answer(request, route: route, with: storeWork, on: transport) { handlers throws(APIError) in
-                .object(FileObjects.file(try handlers.find(id, in: files, requestID: request.requestID)))
+                .object(FileObjects.file(try handlers.find(id, in: files, for: request)))
             }
         case .fileContent: try sendContent(request, id, from: files, on: transport)
         case .deleteFile:
-            try changeFile(request, route: route, action: "delete", subject: id, with: storeWork, on: transport) { handlers, _ throws(APIError) in
-                let isDeleted = try handlers.stored(request.requestID) { () throws(InstructionStoreError) in try files.delete(id: id, owner: Owner.local) }
+            try changeObject(request, route: route, action: "file.delete", subject: id, with: storeWork, on: transport) { handlers, _ throws(APIError) in
+                let isDeleted = try handlers.stored(request.requestID) { () throws(InstructionStoreError) in try files.delete(id: id, owner: request.caller.owner) }
                 guard isDeleted else { throw .fileNotFound(id) }
                 return ChangeAnswer(["id": .string(id), "object": "file", "deleted": true])
             }
@@ -126,7 +127,7 @@ extension APIHandlers {
         }
     }
 
-    private func listFiles(_ request: IncomingRequest, from files: FileStore, on transport: isolated Transport) throws(APIError) {
+    private func listFiles(_ request: APIRequest, from files: FileStore, on transport: isolated Transport) throws(APIError) {
         let query = QueryFields(request)
         let purpose = try query.string("purpose")
         if let purpose, !FilePurpose.known.contains(purpose) {
@@ -137,14 +138,14 @@ extension APIHandlers {
         let after = try query.cursor { TimedIdentifiers.isValid($0, prefix: "file-") }
         try answer(request, route: .files, with: storeWork, on: transport) { handlers throws(APIError) in
             let page = try handlers.stored(request.requestID) { () throws(InstructionStoreError) in
-                try files.files(owner: Owner.local, purpose: purpose, after: after, limit: limit, ascending: isAscending)
+                try files.files(owner: request.caller.owner, purpose: purpose, after: after, limit: limit, ascending: isAscending)
             }
             return FileObjects.list(page.files.map(FileObjects.file), hasMore: page.hasMore)
         }
     }
 
-    func find(_ id: String, in files: FileStore, requestID: String) throws(APIError) -> StoredFile {
-        let file = try stored(requestID) { () throws(InstructionStoreError) in try files.file(id: id, owner: Owner.local) }
+    func find(_ id: String, in files: FileStore, for request: APIRequest) throws(APIError) -> StoredFile {
+        let file = try stored(request.requestID) { () throws(InstructionStoreError) in try files.file(id: id, owner: request.caller.owner) }
         guard let file else { throw .fileNotFound(id) }
         return file
     }
@@ -166,7 +167,7 @@ extension APIHandlers {
 
     /// Answers with what `work` finds on a thread that may block.
     func answer(
-        _ request: IncomingRequest, route: APIRoute, with executor: BlockingExecutor, on transport: isolated Transport,
+        _ request: APIRequest, route: APIRoute, with executor: BlockingExecutor, on transport: isolated Transport,
         _ work: @escaping @Sendable (APIHandlers) throws(APIError) -> JSONValue
     ) throws(APIError) {
         let request = request.withoutBody
@@ -177,23 +178,18 @@ extension APIHandlers {
             })
     }
 
-    /// Carries out a change of files or exchanges, also when the client leaves, and leaves one line in the log.
+    /// Carries out a change of files, exchanges or keys, also when the client leaves, and leaves one audit line.
     /// - Parameter subject: the id of what is changed, which `work` may set.
-    func changeFile(
-        _ request: IncomingRequest, route: APIRoute, action: String, subject: String? = nil, with executor: BlockingExecutor? = nil,
+    func changeObject(
+        _ request: APIRequest, route: APIRoute, action: String, subject: String? = nil, with executor: BlockingExecutor? = nil,
         on transport: isolated Transport, _ work: @escaping @Sendable (APIHandlers, inout String?) throws(APIError) -> ChangeAnswer
     ) throws(APIError) {
         if isDraining { throw .shuttingDown }
         let request = request.withoutBody
-        let requestID = request.requestID
-        let logger = logger
         @Sendable func audit(_ subject: String?, _ result: String) {
-            logger.notice(
-                "stored object change",
-                metadata: [
-                    "action": "\(action)", "owner": "\(Owner.local)", "id": "\(subject.flatMap { TimedIdentifiers.isValid($0) ? $0 : nil } ?? "-")",
-                    "request_id": "\(requestID)", "result": "\(result)",
-                ])
+            // What is no id may be anything that a client has put in the place of one.
+            let id = subject.flatMap { TimedIdentifiers.isValid($0) || StoredKey.isValidID($0) ? $0 : nil }
+            self.audit(action, id, request: request, result: result)
         }
         try perform(
             request, route: route, with: executor ?? fileWork, on: transport,

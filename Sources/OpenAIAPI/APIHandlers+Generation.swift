@@ -25,12 +25,13 @@ final class EngineSink<Transport: ResponseTransport>: GenerationSink {
 
 extension APIHandlers {
     /// Decodes a generation request, here or on a thread of its own, and submits it.
-    func generate(_ request: IncomingRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
+    func generate(_ request: APIRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
         if isDraining { throw .shuttingDown }
-        let preparation = preparation
+        try state.on(transport).limiter.takeRequest(of: request.caller, at: currentTime)
+        let (preparation, owner) = (preparation, request.caller.owner)
         try prepare(
             request, route: route, on: transport,
-            work: { body throws(APIError) in route == .chat ? try preparation.chat(body) : try preparation.completion(body) },
+            work: { body throws(APIError) in route == .chat ? try preparation.chat(body, owner: owner) : try preparation.completion(body, owner: owner) },
             then: { (handlers: APIHandlers, prepared: PreparedGeneration, transport: isolated Transport) throws(APIError) in
                 try handlers.submit(prepared, for: request, route: route, on: transport)
             })
@@ -40,7 +41,7 @@ extension APIHandlers {
     ///
     /// When the client leaves in between, `then` does not run. What either throws is the answer.
     func prepare<Prepared: Sendable>(
-        _ request: IncomingRequest, route: APIRoute, on transport: isolated Transport,
+        _ request: APIRequest, route: APIRoute, on transport: isolated Transport,
         work: @escaping @Sendable ([UInt8]) throws(APIError) -> Prepared,
         then: @escaping @Sendable (APIHandlers, Prepared, isolated Transport) throws(APIError) -> Void
     ) throws(APIError) {
@@ -55,7 +56,7 @@ extension APIHandlers {
     ///
     /// When the client leaves in between, `then` does not run. What either throws is the answer.
     func perform<Outcome: Sendable>(
-        _ request: IncomingRequest, route: APIRoute, with executor: BlockingExecutor, on transport: isolated Transport,
+        _ request: APIRequest, route: APIRoute, with executor: BlockingExecutor, on transport: isolated Transport,
         work: @escaping @Sendable () throws(APIError) -> Outcome,
         then: @escaping @Sendable (APIHandlers, Outcome, isolated Transport) throws(APIError) -> Void
     ) throws(APIError) {
@@ -86,7 +87,7 @@ extension APIHandlers {
 
     /// Submits a request with its adapters, which it keeps from now on whatever becomes of their names.
     private func submit(
-        _ prepared: PreparedGeneration, for request: IncomingRequest, route: APIRoute, on transport: isolated Transport
+        _ prepared: PreparedGeneration, for request: APIRequest, route: APIRoute, on transport: isolated Transport
     ) throws(APIError) {
         let target = prepared.target
         guard !target.parts.isEmpty else { return try submit(prepared, .none, for: request, route: route, on: transport) }
@@ -110,7 +111,7 @@ extension APIHandlers {
     }
 
     /// Blocking: reads what is not in memory.
-    private func load(_ target: ModelTarget, from adapters: any AdapterService, for request: IncomingRequest) throws(APIError) -> AdapterSet {
+    private func load(_ target: ModelTarget, from adapters: any AdapterService, for request: APIRequest) throws(APIError) -> AdapterSet {
         do throws(AdapterError) {
             var parts: [(adapter: Adapter, weight: Float)] = []
             for part in target.parts { parts.append((try adapters.load(part.version), part.weight)) }
@@ -123,12 +124,16 @@ extension APIHandlers {
     }
 
     private func submit(
-        _ prepared: PreparedGeneration, _ adapters: AdapterSet, for request: IncomingRequest, route: APIRoute, on transport: isolated Transport
+        _ prepared: PreparedGeneration, _ adapters: AdapterSet, for request: APIRequest, route: APIRoute, on transport: isolated Transport
     ) throws(APIError) {
         if isDraining { throw .shuttingDown }
         let state = state.on(transport)
+        // The key may have ended while the prompt or an adapter was prepared.
+        guard keys.isStillLetIn(request.caller) else { throw .endedKey("was revoked or has expired while the request was prepared") }
+        let reservation = prepared.reservedTokenCount
+        try state.limiter.reserve(reservation, for: request.caller, at: currentTime)
         let exchange = GenerationExchange(
-            prepared, id: request.exchange, requestID: request.requestID, receivedAt: request.receivedAt, route: route,
+            prepared, for: request, route: route, reservation: reservation, limits: state.limiter.fields(for: request.caller, at: currentTime),
             meters: metrics.meters(for: prepared.target), created: secondsSince1970(), timedID: identifiers.next(prefix: ""))
         let sink = state.sink ?? EngineSink(self, transport)
         state.sink = sink
@@ -143,6 +148,7 @@ extension APIHandlers {
                     service.cancel(submitted.sequence)
                     state.sequences[submitted.sequence] = nil
                 }
+                state.limiter.settle(reserved: reservation, used: 0, for: request.caller, at: currentTime)
                 if error.code == .internalFailure { logFailure(error, exchange) }
                 let refusal = APIError(error, param: route == .chat ? "messages" : "prompt")
                 metrics.adapters.count(prepared.target, status: refusal.status.code)
@@ -264,6 +270,12 @@ extension APIHandlers {
         flush(exchange, on: transport, at: currentTime)
     }
 
+    /// Ends an exchange that may not go on; its client is told.
+    func end(_ exchange: GenerationExchange, with error: APIError, on transport: isolated Transport) {
+        exchange.fail(error)
+        flush(exchange, on: transport, at: currentTime)
+    }
+
     /// Gives up an exchange whose client has gone.
     func abandon(_ exchange: GenerationExchange, on transport: isolated Transport) {
         forget(exchange, on: transport)
@@ -275,6 +287,7 @@ extension APIHandlers {
     private func forget(_ exchange: GenerationExchange, on transport: isolated Transport) {
         let state = state.on(transport)
         state.exchanges[exchange.id] = nil
+        state.limiter.settle(reserved: exchange.reservation, used: exchange.chargedTokenCount, for: exchange.caller, at: currentTime)
         for choice in exchange.choices where state.sequences.removeValue(forKey: choice.sequence) != nil {
             service.cancel(choice.sequence)
         }

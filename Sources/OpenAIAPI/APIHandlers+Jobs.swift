@@ -26,34 +26,34 @@ extension APIHandlers {
     }
 
     /// Everything below `/v1/fine_tuning/jobs`.
-    func serveJobs(_ request: IncomingRequest, route: APIRoute, id: String, on transport: isolated Transport) throws(APIError) {
+    func serveJobs(_ request: APIRequest, route: APIRoute, id: String, on transport: isolated Transport) throws(APIError) {
         let tuning = try requireTuning()
-        let requestID = request.requestID
+        let (requestID, owner) = (request.requestID, request.caller.owner)
         switch route {
         case .createJob:
             try requireJSON(request)
             if isDraining { throw .shuttingDown }
             let wanted = try JobFields.request(preparation.object(request.body.joined()))
             try change(request, route: route, action: "create", id: nil, on: transport) { () throws(TuningError) in
-                try tuning.create(wanted, owner: Owner.local)
+                try tuning.create(wanted, owner: owner)
             }
         case .cancelJob:
-            try change(request, route: route, action: "cancel", id: id, on: transport) { () throws(TuningError) in try tuning.cancel(id, owner: Owner.local) }
+            try change(request, route: route, action: "cancel", id: id, on: transport) { () throws(TuningError) in try tuning.cancel(id, owner: owner) }
         case .pauseJob:
-            try change(request, route: route, action: "pause", id: id, on: transport) { () throws(TuningError) in try tuning.pause(id, owner: Owner.local) }
+            try change(request, route: route, action: "pause", id: id, on: transport) { () throws(TuningError) in try tuning.pause(id, owner: owner) }
         case .resumeJob:
-            try change(request, route: route, action: "resume", id: id, on: transport) { () throws(TuningError) in try tuning.resume(id, owner: Owner.local) }
+            try change(request, route: route, action: "resume", id: id, on: transport) { () throws(TuningError) in try tuning.resume(id, owner: owner) }
         case .jobs:
             let query = try JobQuery(request, defaultLimit: 20, allowsMetadata: true)
             try look(request, route: route, on: transport) { () throws(APIError) in
                 try self.tuned(requestID) { () throws(TuningError) in
                     JobObjects.list(
-                        try tuning.jobs(owner: Owner.local, after: query.after, limit: query.limit, metadata: query.metadata), JobObjects.job)
+                        try tuning.jobs(owner: owner, after: query.after, limit: query.limit, metadata: query.metadata), JobObjects.job)
                 }
             }
         case .job:
             try look(request, route: route, on: transport) { () throws(APIError) in
-                try self.tuned(requestID) { () throws(TuningError) in JobObjects.job(try tuning.job(id, owner: Owner.local)) }
+                try self.tuned(requestID) { () throws(TuningError) in JobObjects.job(try tuning.job(id, owner: owner)) }
             }
         case .jobEvents:
             let query = try JobQuery(request, defaultLimit: 20, allowsStream: true)
@@ -68,7 +68,7 @@ extension APIHandlers {
             }
             try look(request, route: route, on: transport) { () throws(APIError) in
                 try self.tuned(requestID) { () throws(TuningError) in
-                    JobObjects.list(try tuning.events(of: id, owner: Owner.local, after: query.after, limit: query.limit), JobObjects.event)
+                    JobObjects.list(try tuning.events(of: id, owner: owner, after: query.after, limit: query.limit), JobObjects.event)
                 }
             }
         case .jobCheckpoints:
@@ -76,7 +76,7 @@ extension APIHandlers {
             try look(request, route: route, on: transport) { () throws(APIError) in
                 try self.tuned(requestID) { () throws(TuningError) in
                     JobObjects.list(
-                        try tuning.checkpoints(of: id, owner: Owner.local, after: query.after, limit: query.limit), cursors: true, JobObjects.checkpoint)
+                        try tuning.checkpoints(of: id, owner: owner, after: query.after, limit: query.limit), cursors: true, JobObjects.checkpoint)
                 }
             }
         default:
@@ -85,7 +85,7 @@ extension APIHandlers {
     }
 
     private func look(
-        _ request: IncomingRequest, route: APIRoute, on transport: isolated Transport, _ work: @escaping @Sendable () throws(APIError) -> JSONValue
+        _ request: APIRequest, route: APIRoute, on transport: isolated Transport, _ work: @escaping @Sendable () throws(APIError) -> JSONValue
     ) throws(APIError) {
         let request = request.withoutBody
         try perform(
@@ -95,26 +95,21 @@ extension APIHandlers {
             })
     }
 
-    /// A change whose answer is the job as it is afterwards. It is carried out also when the client leaves, and leaves one line in the log either way.
+    /// A change whose answer is the job as it is afterwards. It is carried out also when the client leaves, and leaves one audit line either way.
     private func change(
-        _ request: IncomingRequest, route: APIRoute, action: String, id: String?, on transport: isolated Transport,
+        _ request: APIRequest, route: APIRoute, action: String, id: String?, on transport: isolated Transport,
         _ work: @escaping @Sendable () throws(TuningError) -> FineTuningJob
     ) throws(APIError) {
         if isDraining { throw .shuttingDown }
-        let requestID = request.requestID
-        let logger = logger
+        let request = request.withoutBody
         try look(request, route: route, on: transport) { () throws(APIError) in
-            @Sendable func audit(_ id: String, _ result: String) {
-                logger.notice(
-                    "job change",
-                    metadata: ["action": "\(action)", "owner": "\(Owner.local)", "job": "\(id)", "request_id": "\(requestID)", "result": "\(result)"])
-            }
             do throws(APIError) {
-                let job = try self.tuned(requestID, work)
-                audit(job.id, "ok")
+                let job = try self.tuned(request.requestID, work)
+                self.audit("job." + action, job.id, request: request, result: "ok")
                 return JobObjects.job(job)
             } catch {
-                audit(id.map(quoted) ?? "-", error.code ?? "error")
+                // What names no job may be anything that a client has put in the place of an id.
+                self.audit("job." + action, error.status == .notFound ? nil : id, request: request, result: error.code ?? "error")
                 throw error
             }
         }
@@ -130,7 +125,7 @@ struct JobQuery: Sendable {
 
     static let limitRange = 1...1000
 
-    init(_ request: IncomingRequest, defaultLimit: Int, allowsMetadata: Bool = false, allowsStream: Bool = false) throws(APIError) {
+    init(_ request: APIRequest, defaultLimit: Int, allowsMetadata: Bool = false, allowsStream: Bool = false) throws(APIError) {
         limit = defaultLimit
         var pairs: [String: String] = [:]
         for (name, value) in request.query {

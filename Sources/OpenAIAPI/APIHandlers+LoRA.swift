@@ -7,20 +7,20 @@ extension APIHandlers {
     // MARK: - vLLM
 
     /// `POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, with vLLM's fields and its answers in plain text.
-    func serveLoRAPaths(_ request: IncomingRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
+    func serveLoRAPaths(_ request: APIRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
         let adapters = try requireAdapters()
         guard let directory = configuration.loraPathsDirectory else { throw .routeDisabled(setting: "adapters.lora_paths_directory") }
         try requireJSON(request)
         var fields = RequestFields(try preparation.object(request.body.joined()))
         guard let name = try fields.string("lora_name", maximumBytes: 1024) else { throw .missing("lora_name", expected: "the adapter's name") }
         try requirePublishable(name, param: "lora_name")
-        let requestID = request.requestID
+        let (requestID, owner) = (request.requestID, request.caller.owner)
         let subject = AdapterSubject(name: name)
         guard route == .loadLoRA else {
             let ignored = fields.unread
-            guard adapters.record(named: name, owner: Owner.local) != nil else { throw .adapterNotFound(name, param: "lora_name") }
+            guard adapters.record(named: name, owner: owner) != nil else { throw .adapterNotFound(name, param: "lora_name") }
             return try change(request, route: route, action: "delete", subject: subject, on: transport) { handlers, _ throws(APIError) in
-                try handlers.delete(name, number: nil, from: adapters, requestID: requestID)
+                try handlers.delete(name, number: nil, of: owner, from: adapters, requestID: requestID)
                 return .text("Success: LoRA adapter '\(name)' removed successfully.", ignored: ignored)
             }
         }
@@ -30,7 +30,7 @@ extension APIHandlers {
         let replaces = try fields.bool("load_inplace") ?? false
         let ignored = fields.unread
         try change(request, route: route, action: "publish", subject: subject, on: transport) { handlers, subject throws(APIError) in
-            guard replaces || adapters.record(named: name, owner: Owner.local) == nil else {
+            guard replaces || adapters.record(named: name, owner: owner) == nil else {
                 throw APIError(
                     .badRequest, .invalidRequest, code: "adapter_exists", param: "lora_name",
                     "The adapter '\(name)' is loaded already; set load_inplace to publish a new version, or unload it first")
@@ -38,7 +38,7 @@ extension APIHandlers {
             let files = try handlers.adapterFiles(at: path, in: directory)
             do throws(AdapterError) {
                 let content = try files.content(handlers.adapterFormats, base: adapters.base.configuration)
-                subject.version = try adapters.publish(content, as: name, owner: Owner.local, source: files.source, promote: true).number
+                subject.version = try adapters.publish(content, as: name, owner: owner, source: files.source, promote: true).number
             } catch {
                 let param = error.code == .invalidName ? "lora_name" : "lora_path"
                 throw handlers.refusal(error, in: .change, param: param, requestID: requestID)
@@ -70,12 +70,13 @@ extension APIHandlers {
 
     // MARK: - llama.cpp
 
-    /// `GET /lora-adapters` and `POST /lora-adapters`, which sets the adapters of requests that name neither `model` nor `lora`.
-    func serveGlobalLoRA(_ request: IncomingRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
+    /// `GET /lora-adapters` and `POST /lora-adapters`, which sets the adapters of its owner's requests that name neither `model` nor `lora`.
+    func serveGlobalLoRA(_ request: APIRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
         let adapters = try requireAdapters()
+        let owner = request.caller.owner
         guard route == .setGlobalLoRA else {
-            let entries = preparation.defaultBlend.entries ?? []
-            let list = adapters.records(owner: Owner.local).map { record -> JSONValue in
+            let entries = preparation.defaultBlend[owner] ?? []
+            let list = adapters.records(owner: owner).map { record -> JSONValue in
                 let scale = entries.reduce(Float(0)) { $0 + ($1.names(record) ? $1.scale : 0) }
                 return ["id": .integer(Int64(record.id)), "path": .string(record.name), "scale": .number(Double(scale.description) ?? 0)]
             }
@@ -88,11 +89,11 @@ extension APIHandlers {
         let value = try preparation.value(request.body.joined())
         var entries = try BlendEntry.list(value, path: "body", unknown: &ignored)
         // Checked now, so that a mistake is refused here and not in everybody's requests.
-        let target = try models.resolve(ModelQuery(name: nil, blend: entries))
+        let target = try models.resolve(ModelQuery(name: nil, owner: owner, blend: entries))
         for index in entries.indices { entries[index].param = nil }
-        preparation.defaultBlend.entries = entries
+        preparation.defaultBlend[owner] = entries
         let names = target.parts.map { "\($0.version.name)*\($0.weight)" }.joined(separator: ",")
-        audit("set_global_lora", AdapterSubject(name: names.isEmpty ? nil : names), request: request, result: "ok")
+        audit("set_global", AdapterSubject(name: names.isEmpty ? nil : names), request: request, result: "ok")
         answer(request, route: route, ["success": true], ignored: ignored, on: transport)
     }
 }

@@ -12,11 +12,11 @@ struct TokenConversion: Sendable {
 
 extension APIHandlers {
     /// `/tokenize` and `/detokenize`.
-    func convert(_ request: IncomingRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
-        let preparation = preparation
+    func convert(_ request: APIRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
+        let (preparation, owner) = (preparation, request.caller.owner)
         try prepare(
             request, route: route, on: transport,
-            work: { body throws(APIError) in route == .tokenize ? try preparation.tokenize(body) : try preparation.detokenize(body) },
+            work: { body throws(APIError) in route == .tokenize ? try preparation.tokenize(body, owner: owner) : try preparation.detokenize(body, owner: owner) },
             then: { (handlers: APIHandlers, conversion: TokenConversion, transport: isolated Transport) throws(APIError) in
                 handlers.answer(
                     request, route: route, conversion.answer, model: conversion.model, ignored: conversion.ignored, on: transport)
@@ -30,9 +30,9 @@ extension RequestPreparation {
     /// The body has one of `content` (llama.cpp: `add_special` is false and `parse_special` true unless said), `prompt` (vLLM:
     /// `add_special_tokens` is true unless said) and `messages` (a conversation, as chat would render it). With `with_pieces` each token is
     /// `{"id","piece"}`, where a piece that is no whole characters is an array of bytes.
-    func tokenize(_ body: [UInt8]) throws(APIError) -> TokenConversion {
+    func tokenize(_ body: [UInt8], owner: String) throws(APIError) -> TokenConversion {
         var fields = RequestFields(try object(body))
-        let target = try self.target(try fields.string("model", maximumBytes: 1024))
+        let target = try self.target(try fields.string("model", maximumBytes: 1024), owner: owner)
         let tokenizer = target.base.tokenizer
         let content = try fields.string("content", maximumBytes: .max)
         let prompt = try fields.string("prompt", maximumBytes: .max)
@@ -70,9 +70,9 @@ extension RequestPreparation {
     }
 
     /// Token ids to text: `{"tokens":[…]}` gives `{"content","prompt"}`, llama.cpp's and vLLM's name for the same text.
-    func detokenize(_ body: [UInt8]) throws(APIError) -> TokenConversion {
+    func detokenize(_ body: [UInt8], owner: String) throws(APIError) -> TokenConversion {
         var fields = RequestFields(try object(body))
-        let target = try self.target(try fields.string("model", maximumBytes: 1024))
+        let target = try self.target(try fields.string("model", maximumBytes: 1024), owner: owner)
         guard let value = fields.value("tokens") else { throw .missing("tokens", expected: "an array of token ids") }
         guard let elements = value.array else { throw .invalidType("tokens", found: value, expected: "an array of token ids") }
         let tokenizer = target.base.tokenizer

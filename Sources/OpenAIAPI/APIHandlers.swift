@@ -29,6 +29,8 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         var contentStreams: [ExchangeID: ContentStream] = [:]
         /// The answer of `/openapi.json`, once it was asked for.
         var description: [UInt8]?
+        /// What keys have left of their limits.
+        let limiter = RateLimiter()
         /// One for all requests, so that the engine posts one batch a step.
         var sink: EngineSink<Transport>?
     }
@@ -45,6 +47,9 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     let inspect: FileInspector?
     /// `nil`: this server tunes nothing.
     let tuning: (any TuningService)?
+    /// Who may send requests.
+    let keys: KeyRing
+    let auditTrail: AuditTrail
     let configuration: APIConfiguration
     let preparation: RequestPreparation
     let metrics: APIMetrics
@@ -75,7 +80,8 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     package init(
         service: any GenerationService, models: any ModelResolver, adapters: (any AdapterService)? = nil, adapterFormats: AdapterFormats = .standard,
         files: FileStore? = nil, inspect: FileInspector? = nil, exchanges: ExchangeLog? = nil, tuning: (any TuningService)? = nil,
-        configuration: APIConfiguration, registry: MetricsRegistry, logger: Logger, now: @escaping @Sendable () -> ContinuousClock.Instant = { .now }
+        keys: KeyRing = KeyRing(), audit: AuditTrail? = nil, configuration: APIConfiguration, registry: MetricsRegistry, logger: Logger,
+        now: @escaping @Sendable () -> ContinuousClock.Instant = { .now }
     ) {
         self.service = service
         self.models = models
@@ -85,6 +91,8 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         self.inspect = inspect
         self.exchanges = exchanges
         self.tuning = tuning
+        self.keys = keys
+        auditTrail = audit ?? AuditTrail(logger: logger)
         self.configuration = configuration
         self.registry = registry
         self.logger = logger
@@ -139,23 +147,27 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
 
     /// The word on a request of which only the head is known: uploads may be large, if they are wanted at all, and commands may not.
     package func admit(_ head: HTTPRequest, path: String, exchange: ExchangeID, on transport: isolated Transport) -> HTTPAdmission {
-        guard case .found(let route, _) = router.match(head.method, path) else { return .accept(bodyLimit: nil) }
-        if route == .createJob { return .accept(bodyLimit: configuration.jobRequestBytes) }
-        if route.isAdapterCommand { return .accept(bodyLimit: configuration.adapterChangeBytes) }
-        guard route == .createAdapter || route == .createFile else { return .accept(bodyLimit: nil) }
+        let route: APIRoute? = if case .found(let route, _) = router.match(head.method, path) { route } else { nil }
         let state = state.on(transport)
         do throws(APIError) {
+            // Before anything else, so that nobody learns more without a key, and no body is read for nothing.
+            _ = try authorize(head, route)
+            guard let route else { return .accept(bodyLimit: nil) }
+            if route == .createJob { return .accept(bodyLimit: configuration.jobRequestBytes) }
+            if route.isAdapterCommand || route == .createKey { return .accept(bodyLimit: configuration.adapterChangeBytes) }
+            guard route == .createAdapter || route == .createFile else { return .accept(bodyLimit: nil) }
             if route == .createFile { return try admitFile(head, exchange: exchange, on: transport) }
             _ = try requireAdapters()
             if isDraining { throw .shuttingDown }
             _ = try uploadBoundary(head)
             guard state.uploads.count < configuration.adapterUploads else { throw .tooManyUploads(configuration.adapterUploads) }
         } catch {
-            metrics.count(route: route.path, status: error.status.code, model: "")
+            let label = route?.path ?? "unmatched"
+            metrics.count(route: label, status: error.status.code, model: "")
             logger.info(
                 "request",
                 metadata: [
-                    "route": "\(route.path)", "status": "\(error.status.code)", "code": "\(error.code ?? "-")",
+                    "route": "\(label)", "status": "\(error.status.code)", "code": "\(error.code ?? "-")",
                     "note": "the body was not read",
                 ])
             return .refuse(error.head(), body: error.body())
@@ -165,8 +177,17 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     }
 
     /// Answers a request or sets its answer going.
-    package func handle(_ request: IncomingRequest, on transport: isolated Transport) {
-        switch router.match(request.head.method, request.path) {
+    package func handle(_ incoming: IncomingRequest, on transport: isolated Transport) {
+        let match = router.match(incoming.head.method, incoming.path)
+        let wanted: APIRoute? = if case .found(let route, _) = match { route } else { nil }
+        let request: APIRequest
+        do throws(APIError) {
+            request = APIRequest(incoming, caller: try authorize(incoming.head, wanted))
+        } catch {
+            endUpload(incoming.exchange, on: transport)
+            return refuse(incoming.exchange, error, route: wanted, request: APIRequest(incoming, caller: .nobody), on: transport)
+        }
+        switch match {
         case .found(let route, let parameters):
             do throws(APIError) {
                 try dispatch(request, to: route, id: parameters["id"], on: transport)
@@ -187,7 +208,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         }
     }
 
-    private func dispatch(_ request: IncomingRequest, to route: APIRoute, id: String?, on transport: isolated Transport) throws(APIError) {
+    private func dispatch(_ request: APIRequest, to route: APIRoute, id: String?, on transport: isolated Transport) throws(APIError) {
         switch route {
         case .chat, .completions:
             try requireJSON(request)
@@ -195,8 +216,8 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         case .tokenize, .detokenize:
             try requireJSON(request)
             try convert(request, route: route, on: transport)
-        case .models: answer(request, route: route, modelList(), on: transport)
-        case .model: answer(request, route: route, card(try models.card(id ?? "")), on: transport)
+        case .models: answer(request, route: route, modelList(for: request.caller.owner), on: transport)
+        case .model: answer(request, route: route, card(try models.card(id ?? "", owner: request.caller.owner)), on: transport)
         case .deleteModel: try deleteModel(request, id ?? "", on: transport)
         case .createAdapter, .adapters, .adapter, .adapterVersions, .promoteAdapter, .rollbackAdapter, .pinAdapter, .exportAdapter, .deleteAdapter:
             try serveAdapters(request, route: route, id: id ?? "", on: transport)
@@ -208,6 +229,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         case .globalLoRA, .setGlobalLoRA: try serveGlobalLoRA(request, route: route, on: transport)
         case .createJob, .jobs, .job, .cancelJob, .pauseJob, .resumeJob, .jobEvents, .jobCheckpoints:
             try serveJobs(request, route: route, id: id ?? "", on: transport)
+        case .createKey, .keys, .key, .revokeKey: try serveKeys(request, route: route, id: id ?? "", on: transport)
         case .livez: answer(request, route: route, ["status": "ok"], on: transport)
         case .readyz, .health:
             try requireReadiness()
@@ -271,15 +293,15 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
 
     // MARK: - Small answers
 
-    func requireJSON(_ request: IncomingRequest) throws(APIError) {
+    func requireJSON(_ request: APIRequest) throws(APIError) {
         // A body without a type is taken for JSON: many small clients leave it out.
         guard let type = request.head.headerFields[.contentType] else { return }
         let essence = type.prefix { $0 != ";" }.lowercased()
         guard essence.split(separator: " ").joined() == "application/json" else { throw .unsupportedMediaType(found: type) }
     }
 
-    private func modelList() -> JSONValue {
-        ["object": "list", "data": .array(models.cards().map(card))]
+    private func modelList(for owner: String) -> JSONValue {
+        ["object": "list", "data": .array(models.cards(owner: owner).map(card))]
     }
 
     private func card(_ card: ModelCard) -> JSONValue {
@@ -305,7 +327,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     }
 
     /// A whole JSON answer.
-    func answer(_ request: IncomingRequest, route: APIRoute, _ value: JSONValue, model: String = "", ignored: [String] = [], on transport: isolated Transport) {
+    func answer(_ request: APIRequest, route: APIRoute, _ value: JSONValue, model: String = "", ignored: [String] = [], on transport: isolated Transport) {
         var head = HTTPResponse(status: .ok, headerFields: [.contentType: ContentType.json])
         if !ignored.isEmpty { head.headerFields[.ignoredParameters] = headerList(ignored) }
         transport.respond(to: request.exchange, head, body: value.serialized())
@@ -313,13 +335,15 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     }
 
     /// A whole error answer.
-    func refuse(_ exchange: ExchangeID, _ error: APIError, route: APIRoute?, request: IncomingRequest, on transport: isolated Transport) {
-        transport.respond(to: exchange, error.head(), body: error.body())
+    func refuse(_ exchange: ExchangeID, _ error: APIError, route: APIRoute?, request: APIRequest, on transport: isolated Transport) {
+        var head = error.head()
+        if route?.isGeneration == true { head.headerFields.append(contentsOf: state.on(transport).limiter.fields(for: request.caller, at: now())) }
+        transport.respond(to: exchange, head, body: error.body())
         record(route: route, status: error.status.code, model: "", request: request, code: error.code)
     }
 
     /// Counts a request and logs one line, which never has anything of the request's body in it.
-    func record(route: APIRoute?, status: Int, model: String, request: IncomingRequest, code: String? = nil) {
+    func record(route: APIRoute?, status: Int, model: String, request: APIRequest, code: String? = nil) {
         let label = route?.path ?? "unmatched"
         metrics.count(route: label, status: status, model: model)
         logger.log(

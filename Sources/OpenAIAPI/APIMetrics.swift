@@ -59,7 +59,7 @@ struct APIMetrics: Sendable {
         self.adapters = AdapterMetrics(registry, latencyBounds: Self.latencyBounds, adapters: adapters)
         self.files = files.map { _ in FileMetrics(registry) }
         exchanges?.register(in: registry)
-        bases = Set(models.cards().filter { $0.parent == nil }.map(\.id))
+        bases = Set(models.cards(owner: Owner.local).filter { $0.parent == nil }.map(\.id))
         registry.gauge("graft_build_info", help: "Always 1; the label has the version.", labels: ["version"]).series(version).set(1)
         Self.mirror(service, in: registry)
         if let adapters {
@@ -110,7 +110,7 @@ struct APIMetrics: Sendable {
             [promptTokens, cachedTokens, completionTokens, brokenStreams].map { $0.beginRemoval() }
             + [timeToFirstToken, interToken, requestDuration].map { $0.beginRemoval() }
         let byRequest = requests.beginRemoval()
-        let records = service.records(owner: Owner.local)
+        let records = service.records()
         byAdapter(records)
         // Requests that were answered for no model have none in their label.
         let models = bases.union(records.map(\.name)).union([""])

@@ -13,6 +13,7 @@ package enum APIRoute: Sendable, CaseIterable {
     case feedback, datasetFromLogs
     case createJob, jobs, job, cancelJob, pauseJob, resumeJob, jobEvents, jobCheckpoints
     case tokenize, detokenize
+    case createKey, keys, key, revokeKey
     case livez, readyz, health, version, metrics, openAPI
 
     /// The path's pattern, which metrics and the log use as a label.
@@ -46,6 +47,8 @@ package enum APIRoute: Sendable, CaseIterable {
         case .resumeJob: "/v1/fine_tuning/jobs/{id}/resume"
         case .jobEvents: "/v1/fine_tuning/jobs/{id}/events"
         case .jobCheckpoints: "/v1/fine_tuning/jobs/{id}/checkpoints"
+        case .createKey, .keys: "/v1/organization/admin_api_keys"
+        case .key, .revokeKey: "/v1/organization/admin_api_keys/{id}"
         case .tokenize: "/tokenize"
         case .detokenize: "/detokenize"
         case .livez: "/livez"
@@ -60,9 +63,9 @@ package enum APIRoute: Sendable, CaseIterable {
     package var method: HTTPRequest.Method {
         switch self {
         case .chat, .completions, .tokenize, .detokenize, .createAdapter, .promoteAdapter, .rollbackAdapter, .pinAdapter, .loadLoRA, .unloadLoRA,
-            .setGlobalLoRA, .createFile, .changeKeptChat, .feedback, .datasetFromLogs, .createJob, .cancelJob, .pauseJob, .resumeJob:
+            .setGlobalLoRA, .createFile, .changeKeptChat, .feedback, .datasetFromLogs, .createJob, .cancelJob, .pauseJob, .resumeJob, .createKey:
             .post
-        case .deleteModel, .deleteAdapter, .deleteFile, .deleteKeptChat, .deleteKeptChats: .delete
+        case .deleteModel, .deleteAdapter, .deleteFile, .deleteKeptChat, .deleteKeptChats, .revokeKey: .delete
         default: .get
         }
     }

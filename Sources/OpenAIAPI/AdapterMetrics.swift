@@ -46,16 +46,18 @@ struct AdapterMetrics: Sendable {
             guard let adapters else { return }
             let statistics = adapters.statistics
             var labels: Set<[String]> = []
-            for entry in statistics.resident {
-                let version = String(entry.number)
-                labels.insert([entry.name, version])
-                resident.series(entry.name, version).set(Double(entry.byteCount))
+            // Versions of two owners may share their labels.
+            var sums: [[String]: Int] = [:]
+            for entry in statistics.resident { sums[[entry.name, String(entry.number)], default: 0] += entry.byteCount }
+            for (label, byteCount) in sums {
+                labels.insert(label)
+                resident.series(label[0], label[1]).set(Double(byteCount))
             }
             resident.remove { !labels.contains($0) }
             residentTotal.set(Double(statistics.resident.reduce(0) { $0 + $1.byteCount }))
             budget.set(Double(statistics.budgetBytes))
             loads.raise(to: statistics.loads)
-            let names = Set(adapters.records(owner: Owner.local).map(\.name))
+            let names = Set(adapters.records().map(\.name))
             for (name, count) in statistics.evictions where names.contains(name) { evictions.series(name).raise(to: count) }
         }
     }

@@ -4,7 +4,7 @@ import Modeling
 /// Resolves the names of one base model and of the adapters that are published for it.
 ///
 /// `name` is the adapter's promoted version (or its canary, for the canary's share of the requests), `name@3` that version, `name@latest` the
-/// newest. A base's name or alias goes before an adapter's.
+/// newest. A base's name or alias goes before an adapter's. Each owner has names of his own; the configured default is the operator's, and everybody's.
 public struct AdapterModels: ModelResolver {
     private let base: ServedModel
     private let adapters: any AdapterService
@@ -22,30 +22,30 @@ public struct AdapterModels: ModelResolver {
     public func resolve(_ query: ModelQuery) throws(APIError) -> ModelTarget {
         if let blend = query.blend {
             if let name = query.name, name != defaultModelName, !isBase(name) {
-                if adapters.version(alias: name, owner: Owner.local) != nil { throw .blendAndAdapter(name, base: base.name) }
-                guard let reference = AdapterReference(name), adapters.record(named: reference.name, owner: Owner.local)?.version(reference.selector) != nil
+                if adapters.version(alias: name, owner: query.owner) != nil { throw .blendAndAdapter(name, base: base.name) }
+                guard let reference = AdapterReference(name), adapters.record(named: reference.name, owner: query.owner)?.version(reference.selector) != nil
                 else {
                     throw .modelNotFound(name)
                 }
                 throw .blendAndAdapter(name, base: base.name)
             }
-            return try target(blend, stickyKey: query.stickyKey)
+            return try target(blend, owner: query.owner, stickyKey: query.stickyKey)
         }
         if let name = query.name, name != defaultModelName {
             if isBase(name) { return ModelTarget(base: base) }
-            if let version = adapters.version(alias: name, owner: Owner.local) {
+            if let version = adapters.version(alias: name, owner: query.owner) {
                 try check(version, param: "model")
                 return ModelTarget(name: name, label: version.name, base: base, parts: [ModelTarget.Part(version: version, weight: 1)])
             }
             guard let reference = AdapterReference(name) else { throw .modelNotFound(name) }
-            return try target(reference, stickyKey: query.stickyKey)
+            return try target(reference, owner: query.owner, stickyKey: query.stickyKey)
         }
         guard let defaultAdapter else { return ModelTarget(base: base) }
-        return try target(defaultAdapter, stickyKey: query.stickyKey)
+        return try target(defaultAdapter, owner: Owner.local, stickyKey: query.stickyKey)
     }
 
-    private func target(_ reference: AdapterReference, stickyKey: String?) throws(APIError) -> ModelTarget {
-        guard let version = adapters.resolve(reference, owner: Owner.local, stickyKey: stickyKey) else {
+    private func target(_ reference: AdapterReference, owner: String, stickyKey: String?) throws(APIError) -> ModelTarget {
+        guard let version = adapters.resolve(reference, owner: owner, stickyKey: stickyKey) else {
             throw .modelNotFound(reference.description)
         }
         try check(version, param: "model")
@@ -54,7 +54,7 @@ public struct AdapterModels: ModelResolver {
             parts: [ModelTarget.Part(version: version, weight: 1)])
     }
 
-    private func target(_ blend: [BlendEntry], stickyKey: String?) throws(APIError) -> ModelTarget {
+    private func target(_ blend: [BlendEntry], owner: String, stickyKey: String?) throws(APIError) -> ModelTarget {
         var target = ModelTarget(base: base)
         target.isBlend = true
         var bareNames: Set<String> = []
@@ -63,9 +63,9 @@ public struct AdapterModels: ModelResolver {
             let reference: AdapterReference? =
                 switch entry.adapter {
                 case .reference(let reference): reference
-                case .id(let id): adapters.record(id: id, owner: Owner.local).map { AdapterReference(name: $0.name) }
+                case .id(let id): adapters.record(id: id, owner: owner).map { AdapterReference(name: $0.name) }
                 }
-            guard let reference, let version = adapters.resolve(reference, owner: Owner.local, stickyKey: stickyKey) else {
+            guard let reference, let version = adapters.resolve(reference, owner: owner, stickyKey: stickyKey) else {
                 throw .adapterNotFound(entry.spelling, param: entry.param)
             }
             // One adapter can be spelt in several ways, and one bare name can be drawn differently twice.
@@ -91,19 +91,20 @@ public struct AdapterModels: ModelResolver {
 
     // MARK: - Cards
 
-    public func cards() -> [ModelCard] {
+    public func cards(owner: String) -> [ModelCard] {
         [base.card]
-            + adapters.records(owner: Owner.local).compactMap { record in
+            + adapters.records(owner: owner).compactMap { record in
                 guard let version = record.promotedVersion, version.quarantine == nil, version.baseDigest == adapters.base.digest else { return nil }
                 return card(of: version, id: record.name)
             }
     }
 
-    public func card(_ name: String?) throws(APIError) -> ModelCard {
+    public func card(_ name: String?, owner: String) throws(APIError) -> ModelCard {
         let reference: AdapterReference
+        var owner = owner
         if let name, name != defaultModelName {
             if isBase(name) { return base.card }
-            if let version = adapters.version(alias: name, owner: Owner.local) {
+            if let version = adapters.version(alias: name, owner: owner) {
                 try check(version, param: "model")
                 return card(of: version, id: name)
             }
@@ -112,9 +113,10 @@ public struct AdapterModels: ModelResolver {
         } else {
             guard let defaultAdapter else { return base.card }
             reference = defaultAdapter
+            owner = Owner.local
         }
         // The promoted version, also while a canary takes some of its requests: a card is not drawn by lot.
-        guard let version = adapters.record(named: reference.name, owner: Owner.local)?.version(reference.selector) else {
+        guard let version = adapters.record(named: reference.name, owner: owner)?.version(reference.selector) else {
             throw .modelNotFound(name ?? reference.name)
         }
         try check(version, param: "model")

@@ -8,7 +8,7 @@ import InstructionStore
 /// At most one piece is being read, and a client that does not take what it got is not read for: however large the file and however slow the client, this
 /// holds one piece beside what the transport holds.
 final class ContentStream {
-    let request: IncomingRequest
+    let request: APIRequest
     /// Set when the content was found and checked; then the head is sent.
     var reader: FileReader?
     /// How many bytes were written.
@@ -16,7 +16,7 @@ final class ContentStream {
     var isReading = false
     var isCongested = false
 
-    init(_ request: IncomingRequest) {
+    init(_ request: APIRequest) {
         self.request = request
     }
 
@@ -26,7 +26,7 @@ final class ContentStream {
 
 extension APIHandlers {
     /// `GET /v1/files/{id}/content`.
-    func sendContent(_ request: IncomingRequest, _ id: String, from files: FileStore, on transport: isolated Transport) throws(APIError) {
+    func sendContent(_ request: APIRequest, _ id: String, from files: FileStore, on transport: isolated Transport) throws(APIError) {
         let request = request.withoutBody
         let exchange = request.exchange
         let state = state.on(transport)
@@ -35,7 +35,7 @@ extension APIHandlers {
         do throws(APIError) {
             try perform(
                 request, route: .fileContent, with: fileWork, on: transport,
-                work: { () throws(APIError) in self.openContent(id, in: files, requestID: request.requestID) },
+                work: { () throws(APIError) in self.openContent(id, in: files, for: request) },
                 then: { (handlers: APIHandlers, result: Result<(StoredFile, FileReader), APIError>, transport: isolated Transport) throws(APIError) in
                     let (file, reader): (StoredFile, FileReader)
                     do throws(APIError) {
@@ -61,10 +61,10 @@ extension APIHandlers {
     }
 
     /// Blocking.
-    private func openContent(_ id: String, in files: FileStore, requestID: String) -> Result<(StoredFile, FileReader), APIError> {
+    private func openContent(_ id: String, in files: FileStore, for request: APIRequest) -> Result<(StoredFile, FileReader), APIError> {
         Result { () throws(APIError) in
-            let file = try find(id, in: files, requestID: requestID)
-            return (file, try stored(requestID) { () throws(InstructionStoreError) in try files.reader(of: file) })
+            let file = try find(id, in: files, for: request)
+            return (file, try stored(request.requestID) { () throws(InstructionStoreError) in try files.reader(of: file) })
         }
     }
 

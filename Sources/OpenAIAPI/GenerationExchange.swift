@@ -46,6 +46,8 @@ final class GenerationExchange {
         var hasStarted = false
         var finish: FinishReason?
         var usage: GenerationUsage?
+        /// Tokens so far.
+        var generatedCount = 0
         /// Of an answer that is not streamed, or that is kept.
         var text = ""
         var tokenIDs: [Int32] = []
@@ -58,11 +60,17 @@ final class GenerationExchange {
     let id: ExchangeID
     let requestID: String
     let receivedAt: ContinuousClock.Instant
+    let caller: Caller
     let route: APIRoute
     let target: ModelTarget
+    /// Tokens that the caller's key was charged beforehand.
+    let reservation: Int
     let isStreamed: Bool
     let meters: ModelMeters
     private let adapterFields: HTTPFields
+    /// What the caller's key had left when the request was let in.
+    private let limitFields: HTTPFields
+    private let promptTokenCount: Int
     var isCongested = false
     /// Set while a batch of events is worked on, so that an exchange is flushed once.
     var isTouched = false
@@ -89,12 +97,16 @@ final class GenerationExchange {
     private let chunkHead: [UInt8]
 
     init(
-        _ prepared: PreparedGeneration, id: ExchangeID, requestID: String, receivedAt: ContinuousClock.Instant, route: APIRoute,
-        meters: ModelMeters, created: Int, timedID: String
+        _ prepared: PreparedGeneration, for request: APIRequest, route: APIRoute, reservation: Int, limits: HTTPFields, meters: ModelMeters, created: Int,
+        timedID: String
     ) {
-        self.id = id
-        self.requestID = requestID
-        self.receivedAt = receivedAt
+        id = request.exchange
+        requestID = request.requestID
+        receivedAt = request.receivedAt
+        caller = request.caller
+        self.reservation = reservation
+        limitFields = limits
+        promptTokenCount = prepared.promptTokenCount
         self.route = route
         self.meters = meters
         self.created = created
@@ -164,6 +176,7 @@ final class GenerationExchange {
             receivePromptLogprobs(entries, index)
         case .text(let text, let tokens):
             start(index)
+            choices[index].generatedCount += tokens.count
             measure(index, tokens: tokens.count, now: now)
             receive(text, tokens, index)
         case .finished(let reason, let usage, _):
@@ -286,7 +299,7 @@ final class GenerationExchange {
         guard case .due(let draft) = keeping, failure == nil, unfinished == 0 else { return nil }
         keeping = draft.isDurable ? .underWay : .no
         return KeptExchange(
-            id: responseID, requestID: requestID, created: created, target: target, usage: usage,
+            id: responseID, owner: caller.owner, requestID: requestID, created: created, target: target, usage: usage,
             choices: choices.map { KeptExchange.Choice(text: $0.text, finish: $0.finish) }, draft: draft)
     }
 
@@ -308,6 +321,11 @@ final class GenerationExchange {
             output.append("}\n\n")
         }
         output.append("data: [DONE]\n\n")
+    }
+
+    /// What the caller's key is charged in the end: the prompts, and what was generated so far, also for a client that has left.
+    var chargedTokenCount: Int {
+        promptTokenCount + choices.reduce(0) { $0 + max($1.generatedCount, $1.usage?.completionTokens ?? 0) }
     }
 
     /// Prompt tokens count once for each prompt, however many answers it gets.
@@ -381,6 +399,7 @@ final class GenerationExchange {
     }
 
     private func decorate(_ head: inout HTTPResponse, now: ContinuousClock.Instant) {
+        head.headerFields.append(contentsOf: limitFields)
         head.headerFields[.openAIProcessingTime] = String(max(0, Int((now - receivedAt).inSeconds * 1000)))
         if !ignored.isEmpty { head.headerFields[.ignoredParameters] = headerList(ignored) }
     }

@@ -9,7 +9,7 @@ import Tuning
 final class JobStream {
     let exchange: ExchangeID
     let job: String
-    let request: IncomingRequest
+    let request: APIRequest
     /// The number of the last event that was written.
     var cursor: Int
     var isReading = false
@@ -18,7 +18,7 @@ final class JobStream {
     /// Lives as long as the stream.
     var observation: JobObservation?
 
-    init(_ request: IncomingRequest, job: String, after cursor: Int) {
+    init(_ request: APIRequest, job: String, after cursor: Int) {
         exchange = request.exchange
         self.request = request
         self.job = job
@@ -31,7 +31,7 @@ final class JobStream {
 
 extension APIHandlers {
     /// `GET /v1/fine_tuning/jobs/{id}/events?stream=true`: what there is, then what comes, until the job ends.
-    func follow(_ request: IncomingRequest, job id: String, after: Int, _ tuning: any TuningService, on transport: isolated Transport) throws(APIError) {
+    func follow(_ request: APIRequest, job id: String, after: Int, _ tuning: any TuningService, on transport: isolated Transport) throws(APIError) {
         if isDraining { throw .shuttingDown }
         let request = request.withoutBody
         let stream = JobStream(request, job: id, after: after)
@@ -41,12 +41,12 @@ extension APIHandlers {
             guard let self, let transport else { return }
             transport.post { transport in self.noteNews(exchange, on: transport) }
         }
-        let requestID = request.requestID
+        let (requestID, owner) = (request.requestID, request.caller.owner)
         state.on(transport).jobStreams[exchange] = stream
         do throws(APIError) {
             try perform(
                 request, route: .jobEvents, with: tuningCalls, on: transport,
-                work: { () throws(APIError) in self.readNews(of: id, after: after, tuning, requestID) },
+                work: { () throws(APIError) in self.readNews(of: id, owner: owner, after: after, tuning, requestID) },
                 then: { (handlers: APIHandlers, result: Result<JobNews, APIError>, transport: isolated Transport) throws(APIError) in
                     let news: JobNews
                     do throws(APIError) {
@@ -70,9 +70,9 @@ extension APIHandlers {
     }
 
     /// Blocking.
-    private func readNews(of id: String, after cursor: Int, _ tuning: any TuningService, _ requestID: String) -> Result<JobNews, APIError> {
+    private func readNews(of id: String, owner: String, after cursor: Int, _ tuning: any TuningService, _ requestID: String) -> Result<JobNews, APIError> {
         Result { () throws(APIError) in
-            try tuned(requestID) { () throws(TuningError) in try tuning.news(of: id, owner: Owner.local, after: cursor, limit: JobStream.pageLimit) }
+            try tuned(requestID) { () throws(TuningError) in try tuning.news(of: id, owner: owner, after: cursor, limit: JobStream.pageLimit) }
         }
     }
 
@@ -91,9 +91,10 @@ extension APIHandlers {
         stream.hasNews = false
         stream.isReading = true
         let (exchange, id, cursor, requestID) = (stream.exchange, stream.job, stream.cursor, stream.request.requestID)
+        let owner = stream.request.caller.owner
         do throws(ExecutorError) {
             try tuningCalls.submit {
-                let news = self.readNews(of: id, after: cursor, tuning, requestID)
+                let news = self.readNews(of: id, owner: owner, after: cursor, tuning, requestID)
                 transport.post { transport in
                     guard let stream = self.state.on(transport).jobStreams[exchange] else { return }
                     switch news {
@@ -132,7 +133,7 @@ extension APIHandlers {
         transport.finish(stream.exchange)
     }
 
-    private func fail(_ stream: JobStream, _ error: APIError, on transport: isolated Transport) {
+    func fail(_ stream: JobStream, _ error: APIError, on transport: isolated Transport) {
         close(stream, status: 200, code: error.code, on: transport)
         var bytes: [UInt8] = []
         bytes.append("data: {\"error\":")

@@ -60,6 +60,7 @@ struct KeptExchange: Sendable {
     }
 
     var id: String
+    var owner: String
     var requestID: String
     var created: Int
     var target: ModelTarget
@@ -98,7 +99,7 @@ struct KeptExchange: Sendable {
             ]
         }
         return StoredExchange(
-            id: id, owner: Owner.local, createdAt: created, model: target.name, label: target.label, user: draft.user, messages: draft.messages,
+            id: id, owner: owner, createdAt: created, model: target.name, label: target.label, user: draft.user, messages: draft.messages,
             tools: draft.tools, choices: String(decoding: JSONValue.array(answers).serialized(), as: UTF8.self),
             details: String(decoding: JSONValue.object(details).serialized(), as: UTF8.self), metadata: draft.metadata)
     }

@@ -3,14 +3,15 @@ import JSON
 import Synchronization
 import Tokenization
 
-/// The adapters of requests that say neither `model` nor `lora`, as `POST /lora-adapters` last set them. Kept in memory only, as in llama.cpp.
+/// The adapters of requests that say neither `model` nor `lora`, as `POST /lora-adapters` last set them for an owner, whose adapters they are. Kept in
+/// memory only, as in llama.cpp.
 final class DefaultBlend: Sendable {
-    private let state = Mutex<[BlendEntry]?>(nil)
+    private let state = Mutex<[String: [BlendEntry]]>([:])
 
-    /// `nil` as long as nothing was set: then such requests get the configured default.
-    var entries: [BlendEntry]? {
-        get { state.withLock { $0 } }
-        set { state.withLock { $0 = newValue } }
+    /// `nil` as long as the owner has set nothing: then such requests get the configured default.
+    subscript(owner: String) -> [BlendEntry]? {
+        get { state.withLock { $0[owner] } }
+        set { state.withLock { $0[owner] = newValue } }
     }
 }
 
@@ -36,6 +37,14 @@ struct PreparedGeneration: Sendable {
     var draft: ExchangeDraft?
     /// Names of unknown fields of the request.
     var ignored: [String]
+
+    /// Tokens of all prompts, each counted once.
+    var promptTokenCount: Int {
+        stride(from: 0, to: requests.count, by: choicesPerPrompt).reduce(0) { $0 + requests[$1].prompt.count }
+    }
+
+    /// What a key is charged before the engine begins: the prompts, and the most that the answers may have if the request says.
+    var reservedTokenCount: Int { promptTokenCount + requests.reduce(0) { $0 + ($1.maxTokens ?? 0) } }
 }
 
 /// Turns request bodies into work for the engine. Holds no state, so that it runs on any thread.
@@ -46,13 +55,13 @@ struct RequestPreparation: Sendable {
     var keeping = ExchangeKeeping.never
     let defaultBlend = DefaultBlend()
 
-    func target(_ name: String?) throws(APIError) -> ModelTarget {
-        try models.resolve(ModelQuery(name: name))
+    func target(_ name: String?, owner: String) throws(APIError) -> ModelTarget {
+        try models.resolve(ModelQuery(name: name, owner: owner))
     }
 
-    private func target(_ options: GenerationOptions) throws(APIError) -> ModelTarget {
-        var query = ModelQuery(name: options.model, blend: options.blend, stickyKey: options.stickyKey)
-        if query.name == nil, query.blend == nil { query.blend = defaultBlend.entries }
+    private func target(_ options: GenerationOptions, owner: String) throws(APIError) -> ModelTarget {
+        var query = ModelQuery(name: options.model, owner: owner, blend: options.blend, stickyKey: options.stickyKey)
+        if query.name == nil, query.blend == nil { query.blend = defaultBlend[owner] }
         return try models.resolve(query)
     }
 
@@ -74,21 +83,21 @@ struct RequestPreparation: Sendable {
         return object
     }
 
-    func chat(_ body: [UInt8]) throws(APIError) -> PreparedGeneration {
-        let request = try ChatRequest(try object(body), limits: limits, keeping: keeping) { options throws(APIError) in try self.target(options) }
+    func chat(_ body: [UInt8], owner: String) throws(APIError) -> PreparedGeneration {
+        let request = try ChatRequest(try object(body), limits: limits, keeping: keeping) { options throws(APIError) in try self.target(options, owner: owner) }
         let target = request.target
         let tokens = try target.base.tokens(of: request.messages)
         var options = request.options
         if target.base.chatTemplate == nil { options.stop.append(PlainTranscript.stop) }
         return PreparedGeneration(
             style: .chat, target: target,
-            requests: try requests([tokens], options: options, logprobs: request.topLogprobs, echo: false, target: target, param: "messages"),
+            requests: try requests([tokens], options: options, logprobs: request.topLogprobs, echo: false, target: target, owner: owner, param: "messages"),
             choicesPerPrompt: options.choices, isStreamed: options.isStreamed, includesUsage: options.includesUsage,
             returnsTokenIDs: options.returnsTokenIDs, logprobs: request.topLogprobs, draft: request.draft, ignored: request.ignored)
     }
 
-    func completion(_ body: [UInt8]) throws(APIError) -> PreparedGeneration {
-        let request = try CompletionRequest(try object(body), limits: limits) { options throws(APIError) in try self.target(options) }
+    func completion(_ body: [UInt8], owner: String) throws(APIError) -> PreparedGeneration {
+        let request = try CompletionRequest(try object(body), limits: limits) { options throws(APIError) in try self.target(options, owner: owner) }
         let target = request.target
         let tokenizer = target.base.tokenizer
         var texts: [String] = []
@@ -107,14 +116,14 @@ struct RequestPreparation: Sendable {
         return PreparedGeneration(
             style: .completion(echo: request.echoes, prompts: texts), target: target,
             requests: try requests(
-                prompts, options: request.options, logprobs: request.logprobs, echo: request.echoes, target: target, param: "prompt"),
+                prompts, options: request.options, logprobs: request.logprobs, echo: request.echoes, target: target, owner: owner, param: "prompt"),
             choicesPerPrompt: request.options.choices, isStreamed: request.options.isStreamed,
             includesUsage: request.options.includesUsage, returnsTokenIDs: request.options.returnsTokenIDs, logprobs: request.logprobs,
             ignored: request.ignored)
     }
 
     private func requests(
-        _ prompts: [[Int32]], options: GenerationOptions, logprobs: Int?, echo: Bool, target: ModelTarget, param: String
+        _ prompts: [[Int32]], options: GenerationOptions, logprobs: Int?, echo: Bool, target: ModelTarget, owner: String, param: String
     ) throws(APIError) -> [GenerationRequest] {
         let contextLength = min(target.base.contextLength, engineLimits.contextLength)
         let count = prompts.count * options.choices
@@ -143,7 +152,7 @@ struct RequestPreparation: Sendable {
                 request.ignoresEndOfGeneration = options.ignoresEndOfGeneration
                 request.logprobs = logprobs
                 request.wantsPromptLogprobs = echo && logprobs != nil
-                request.owner = Owner.local
+                request.owner = owner
                 request.modelName = target.label
                 requests.append(request)
             }

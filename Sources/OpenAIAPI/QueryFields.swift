@@ -4,7 +4,7 @@ import HTTPServing
 struct QueryFields {
     private let pairs: [(name: String, value: String)]
 
-    init(_ request: IncomingRequest) {
+    init(_ request: APIRequest) {
         pairs = request.query
     }
 

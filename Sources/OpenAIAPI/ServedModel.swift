@@ -44,13 +44,16 @@ public struct ServedModel: Sendable {
 public struct ModelQuery: Sendable {
     /// `nil` and `default` ask for the configured default.
     public var name: String?
+    /// Whose adapters may be named.
+    public var owner: String
     /// The base model with these adapters; an empty list is the base model alone. `nil`: what the name stands for.
     public var blend: [BlendEntry]?
     /// Equal keys get the same version of an adapter whose traffic is divided; `nil` draws anew for each request.
     public var stickyKey: String?
 
-    public init(name: String?, blend: [BlendEntry]? = nil, stickyKey: String? = nil) {
+    public init(name: String?, owner: String, blend: [BlendEntry]? = nil, stickyKey: String? = nil) {
         self.name = name
+        self.owner = owner
         self.blend = blend
         self.stickyKey = stickyKey
     }
@@ -127,10 +130,10 @@ public struct ModelCard: Sendable {
 public protocol ModelResolver: Sendable {
     /// - Throws: `model_not_found` for a name that is not served, and other refusals that say why a known one is not.
     func resolve(_ query: ModelQuery) throws(APIError) -> ModelTarget
-    /// All models that a client may name.
-    func cards() -> [ModelCard]
-    /// The card of one name; `nil` and `default` ask for the configured default.
-    func card(_ name: String?) throws(APIError) -> ModelCard
+    /// All models that an owner may name.
+    func cards(owner: String) -> [ModelCard]
+    /// The card of one name; `nil` and `default` ask for the configured default. Another owner's adapter is `model_not_found` like what there is not.
+    func card(_ name: String?, owner: String) throws(APIError) -> ModelCard
     /// Whether a name is that of a base model, or one of its aliases.
     func isBase(_ name: String) -> Bool
 }
@@ -159,9 +162,9 @@ public struct FixedModels: ModelResolver {
         return ModelTarget(base: try model(query.name))
     }
 
-    public func cards() -> [ModelCard] { models.map(\.card) }
+    public func cards(owner: String) -> [ModelCard] { models.map(\.card) }
 
-    public func card(_ name: String?) throws(APIError) -> ModelCard { try model(name).card }
+    public func card(_ name: String?, owner: String) throws(APIError) -> ModelCard { try model(name).card }
 
     public func isBase(_ name: String) -> Bool { byName[name] != nil }
 

@@ -53,6 +53,7 @@ public final class JobQueue: TuningService {
     let now: @Sendable () -> Int
     let uptime: @Sendable () -> ContinuousClock.Instant
     let notice: @Sendable (_ job: String, _ message: String) -> Void
+    private let ended: @Sendable (JobEnd) -> Void
     private let onStage: StageHook?
 
     /// Opens the queue. Nothing runs before `start()`.
@@ -60,19 +61,22 @@ public final class JobQueue: TuningService {
     /// - Parameters:
     ///   - read: recognises and tokenises training data, as the served model would read it.
     ///   - notice: gets what the operator should know, which may name files of this machine.
+    ///   - ended: called on any thread when a job has come to its end, whatever that is, and the end is on the disk. It must not call the queue.
     /// - Throws: when the directory or the store cannot be used.
     public convenience init(
         store: InstructionStore, adapters: any AdapterService, files: any FileService, trainer: any TrainingService, read: @escaping DatasetReading,
-        configuration: TuningConfiguration, notice: @escaping @Sendable (_ job: String, _ message: String) -> Void = { _, _ in }
+        configuration: TuningConfiguration, notice: @escaping @Sendable (_ job: String, _ message: String) -> Void = { _, _ in },
+        ended: @escaping @Sendable (JobEnd) -> Void = { _ in }
     ) throws(TuningError) {
         try self.init(
             store: store, adapters: adapters, files: files, trainer: trainer, read: read, configuration: configuration, notice: notice,
-            now: { Int(Glibc.time(nil)) }, uptime: { .now }, onStage: nil)
+            ended: ended, now: { Int(Glibc.time(nil)) }, uptime: { .now }, onStage: nil)
     }
 
     package init(
         store: InstructionStore, adapters: any AdapterService, files: any FileService, trainer: any TrainingService, read: @escaping DatasetReading,
-        configuration: TuningConfiguration, notice: @escaping @Sendable (_ job: String, _ message: String) -> Void, now: @escaping @Sendable () -> Int,
+        configuration: TuningConfiguration, notice: @escaping @Sendable (_ job: String, _ message: String) -> Void,
+        ended: @escaping @Sendable (JobEnd) -> Void = { _ in }, now: @escaping @Sendable () -> Int,
         uptime: @escaping @Sendable () -> ContinuousClock.Instant, onStage: StageHook?
     ) throws(TuningError) {
         self.store = store
@@ -81,6 +85,7 @@ public final class JobQueue: TuningService {
         self.trainer = trainer
         self.configuration = configuration
         self.notice = notice
+        self.ended = ended
         self.now = now
         self.uptime = uptime
         self.onStage = onStage
@@ -211,6 +216,9 @@ public final class JobQueue: TuningService {
                 for work in [state.current, state.checked] {
                     if let work, work.number == number { work.interruption.request() }
                 }
+            }
+            if after.status.isFinal, !before.status.isFinal {
+                ended(JobEnd(id: row.id, owner: row.owner, status: after.status, adapter: row.adapter, errorCode: row.errorCode))
             }
             return row
         }

@@ -11,6 +11,18 @@ public struct TuningStatistics: Sendable, Equatable {
     public init() {}
 }
 
+/// That a job has ended, for whoever keeps account of what a server changes.
+public struct JobEnd: Sendable, Equatable {
+    public var id: String
+    public var owner: String
+    /// `succeeded`, `failed` or `cancelled`.
+    public var status: JobState.Status
+    /// What it has published, as `name@number`.
+    public var adapter: String?
+    /// Why it failed.
+    public var errorCode: String?
+}
+
 /// What is new about a job for somebody who follows it.
 public struct JobNews: Sendable {
     /// Oldest first.

@@ -15,7 +15,7 @@ struct Graft: AsyncParsableCommand {
             """,
         version: "graft \(Version.current)",
         subcommands: [
-            ServeCommand.self, ChatCommand.self, GenerateCommand.self, TuneCommand.self, JobsCommand.self, AdaptersCommand.self, PullCommand.self,
+            ServeCommand.self, ChatCommand.self, GenerateCommand.self, TuneCommand.self, JobsCommand.self, AdaptersCommand.self, KeysCommand.self, PullCommand.self,
             InspectCommand.self, BenchCommand.self,
         ])
 

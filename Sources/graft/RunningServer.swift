@@ -13,6 +13,8 @@ struct RunningServer {
     }
 
     let address: String
+    /// Sent with every request if there is one.
+    private let key: String?
     private let host: String
     private let port: String
     /// nil for clear text.
@@ -22,11 +24,13 @@ struct RunningServer {
 
     /// - Parameters:
     ///   - address: as the server announced it, such as `http://127.0.0.1:8080`.
+    ///   - key: an API key, for a server that wants one.
     ///   - certificate: the fingerprint of the server's certificate as it announced that beside the address; nil for a server that is known by its
     ///     address only, whose certificate must be for that address and come from an authority.
     ///   - authorities: a PEM file of authorities that are trusted beside the system's; nil is what GRAFT_CA_FILE names, if anything.
-    init(address: String, certificate: String? = nil, authorities: String? = nil) throws {
+    init(address: String, key: String?, certificate: String? = nil, authorities: String? = nil) throws {
         self.address = address
+        self.key = key
         let scheme = address.hasPrefix("https://") ? "https://" : "http://"
         guard address.hasPrefix(scheme), let colon = address.lastIndex(of: ":"), UInt16(address[address.index(after: colon)...]) != nil else {
             throw CommandError("the server's address is '\(TerminalText.oneLine(address))', expected http://host:port or https://host:port")
@@ -52,6 +56,7 @@ struct RunningServer {
         let connection = try open()
         let name = host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
         var head = "\(method) \(path) HTTP/1.1\r\nhost: \(name)\r\nconnection: close\r\naccept-encoding: identity\r\n"
+        if let key { head += "authorization: Bearer \(key)\r\n" }
         if let contentType { head += "content-type: \(contentType)\r\n" }
         if !body.isEmpty || method == "POST" { head += "content-length: \(body.count)\r\n" }
         // A refusal may come before all is sent; then the answer says more than the failed write.
@@ -71,7 +76,15 @@ struct RunningServer {
         let response = try request(method, path, contentType: contentType, body: body)
         guard response.status >= 300 else { return response }
         let message = (try? response.json())?["error"]?["message"]?.string ?? "status \(response.status)"
-        throw CommandError("\(message) (the server at \(address) answered)")
+        let wayOut =
+            switch response.status {
+            case 401:
+                key == nil
+                    ? "; set GRAFT_API_KEY, or name a file with the key with --api-key-file. Who has none stops the server and makes one: `graft keys create NAME --scope admin`"
+                    : "; look at GRAFT_API_KEY or the file of --api-key-file, and at `graft keys list` while the server is stopped"
+            default: ""
+            }
+        throw CommandError("\(message) (the server at \(address) answered)\(wayOut)")
     }
 
     func json(_ method: String, _ path: String, body: JSONValue? = nil) throws -> JSONValue {

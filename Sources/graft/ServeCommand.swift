@@ -53,13 +53,17 @@ struct ServeCommand: AsyncParsableCommand {
         let tls = try tlsFiles.map { try ServerTLS($0, logger: logger) }
         serverConfiguration.tls = tls?.acceptor
         let hosts = settings.string("server.allowed_hosts", "").split(separator: ",").map { $0.filter { $0 != " " }.lowercased() }
-        if !hosts.isEmpty {
+        // Anything may be asked for by any name: for servers behind a proxy that checks it.
+        if hosts.contains("*") {
+            serverConfiguration.allowedHosts = nil
+        } else if !hosts.isEmpty {
             // `graft adapters` asks the server by its own address.
             serverConfiguration.allowedHosts = Set(hosts + [host.contains(":") ? "[\(host)]" : host])
         } else if isLoopback {
             serverConfiguration.allowedHosts = ["localhost", "127.0.0.1", "[::1]", host.contains(":") ? "[\(host)]" : host]
         }
-        if !isLoopback { logger.warning("whoever can reach this address can use the server: there are no keys yet", metadata: ["host": "\(host)"]) }
+        let access = try AccessSettings(settings)
+        if !access.origins.isEmpty { serverConfiguration.crossOrigin = CrossOriginPolicy(origins: access.origins) }
         let drain = Duration.seconds(try settings.integer("server.drain_seconds", 20, in: 0...3600))
 
         let adapterSettings = try AdapterSettings(settings)
@@ -69,6 +73,8 @@ struct ServeCommand: AsyncParsableCommand {
             days: try settings.integer("log_exchanges.retention_days", 30, in: 1...36_500),
             maximum: try settings.integer("log_exchanges.maximum", 100_000, in: 1...1_000_000_000))
         let home = try AdapterHome(adapterSettings)
+        let keys = try serverKeys(of: home.store, host: host, isLoopback: isLoopback, defaults: access.limits)
+        let audit = try access.trail(of: home.store, logger)
         let files = try FileStore(home.store)
         let exchanges = try ExchangeLog(home.store, keepsAll: keepsAllExchanges, retention: retention, logger: logger)
         let loaded = try LoadedModel(engineSettings, hashing: true)
@@ -96,7 +102,8 @@ struct ServeCommand: AsyncParsableCommand {
             ? tuningSettings.queue(
                 home: home, loaded: loaded, encoder: encoder, adapters: adapters, files: files, turnstile: turnstile,
                 reserved: loaded.cacheBytes(engineSettings) + adapterSettings.budgetBytes,
-                notice: { job, message in logger.warning("tuning", metadata: ["job": "\(job)", "cause": "\(message)"]) }) : nil
+                notice: { job, message in logger.warning("tuning", metadata: ["job": "\(job)", "cause": "\(message)"]) },
+                ended: { job in audit.record(ended: job) }) : nil
         let api = APIServer(
             service: engine, models: AdapterModels(base: served, adapters: adapters, defaultAdapter: adapterSettings.defaultAdapter),
             adapters: adapters, files: files,
@@ -108,7 +115,7 @@ struct ServeCommand: AsyncParsableCommand {
                     if whole.problemCount < report.problemCount { report = whole }
                 }
                 return FileFindings(exampleCount: report.exampleCount, problemCount: report.problemCount, json: report.json)
-            }, exchanges: exchanges, tuning: tuning, configuration: apiConfiguration, registry: MetricsRegistry(), logger: logger)
+            }, exchanges: exchanges, tuning: tuning, keys: keys, audit: audit, configuration: apiConfiguration, registry: MetricsRegistry(), logger: logger)
 
         let loop = try EventLoop(name: "graft-http")
         let server = HTTPServer(loop: loop, configuration: serverConfiguration, application: api)
@@ -125,7 +132,7 @@ struct ServeCommand: AsyncParsableCommand {
             "ready",
             metadata: [
                 "model": "\(loaded.name)", "address": "\(address)", "kernels": "\(loaded.variant.name)",
-                "threads": "\(loaded.pool.threadCount)", "context": "\(engine.limits.contextLength)", "adapters": "\(adapters.records(owner: Owner.local).count)",
+                "threads": "\(loaded.pool.threadCount)", "context": "\(engine.limits.contextLength)", "adapters": "\(adapters.records().count)", "keys": "\(keys.isRequired ? "required" : "none")",
                 "seconds": "\((ContinuousClock.now - start).inSeconds.rounded(toPlaces: 2))",
             ])
         tuning?.start()
@@ -160,7 +167,7 @@ private func requireServable(_ reference: AdapterReference, _ adapters: AdapterR
 
 /// Says at the start which published adapters this server cannot give out, and why.
 private func reportUnserved(_ adapters: AdapterRegistry, _ logger: Logger) {
-    for version in adapters.records(owner: Owner.local).flatMap(\.versions) {
+    for version in adapters.records().flatMap(\.versions) {
         if let reason = version.quarantine {
             logger.warning("an adapter is quarantined", metadata: ["adapter": "\(version.qualifiedName)", "cause": "\(reason)"])
         } else if version.baseDigest != adapters.base.digest {

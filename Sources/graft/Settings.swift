@@ -13,6 +13,7 @@ struct Settings {
         "adapters.allow_global_lora", "log_exchanges.enabled", "log_exchanges.retention_days", "log_exchanges.maximum",
         "tuning.enabled", "tuning.share_percent", "tuning.memory_megabytes", "tuning.precision", "tuning.max_length", "tuning.rank", "tuning.micro_batch_tokens",
         "tuning.snapshot_seconds", "tuning.snapshot_steps",
+        "server.cors_origins", "limits.requests_per_minute", "limits.tokens_per_minute", "audit.file",
         "log.level", "log.format",
     ]
 

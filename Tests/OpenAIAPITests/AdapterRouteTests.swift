@@ -179,7 +179,7 @@ import Testing
         #expect(try response.json() == version(1, name: "new-one", resident: false))
         let published = try #require(adapters.state.withLock { $0.publications.first })
         #expect(published.content.baseModelName == "{}|A\r\n--cu" && published.name == "new-one" && published.source == .peft && published.promote)
-        #expect(harness.logs.text.contains("action=publish") && harness.logs.text.contains("name=new-one") && harness.logs.text.contains("version=1"))
+        #expect(harness.logs.text.contains("action=adapter.publish") && harness.logs.text.contains("object=new-one@1"))
         #expect(harness.metric("graft_requests_total") == [#"graft_requests_total{route="/v1/adapters",status="200",model=""} 1"#])
     }
 
@@ -313,7 +313,7 @@ import Testing
         await harness.transport.waitForJob()
         #expect(await harness.response(id).head == nil)
         #expect(adapters.record(named: "late", owner: "local") != nil)
-        #expect(harness.logs.text.contains("action=publish") && harness.logs.text.contains("result=ok"))
+        #expect(harness.logs.text.contains("action=adapter.publish") && harness.logs.text.contains("result=ok"))
     }
 
     @Test func uploadsWaitInABoundedQueue() async throws {
@@ -467,7 +467,7 @@ import Testing
         #expect(exhausted.status == 409 && exhausted.head?.headerFields[text: "x-should-retry"] == "false")
         #expect(try exhausted.json()["error"]?["code"] == "adapter_conflict")
         let log = harness.logs.text
-        #expect(log.contains("action=promote") && log.contains("action=canary") && log.contains("action=rollback") && log.contains("result=adapter_conflict"))
+        #expect(log.contains("action=adapter.promote") && log.contains("action=adapter.canary") && log.contains("action=adapter.rollback") && log.contains("result=adapter_conflict"))
     }
 
     @Test(
@@ -531,7 +531,7 @@ import Testing
         #expect(response.status == 200)
         #expect(try response.json() == ["id": .string(id), "object": .string(object), "deleted": true])
         #expect(adapters.record(named: "bot", owner: "local")?.versions.map(\.number) ?? [] == left)
-        #expect(harness.logs.text.contains("action=delete") && harness.logs.text.contains("result=ok"))
+        #expect(harness.logs.text.contains("action=adapter.delete") && harness.logs.text.contains("result=ok"))
     }
 
     @Test(arguments: ["tiny", "small", "default"]) func theBaseStays(_ name: String) async throws {

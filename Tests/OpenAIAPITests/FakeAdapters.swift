@@ -5,7 +5,7 @@ import OpenAIAPI
 import Synchronization
 import Testing
 
-/// Adapters without files: what is published stays in memory as a name and numbers. Every call must carry the one owner that there is.
+/// Adapters without files: what is published stays in memory as a name and numbers. Numbers and packed objects go by name alone, so owners must not share names.
 final class FakeAdapters: AdapterService {
     struct Publication {
         var content: AdapterContent
@@ -55,10 +55,10 @@ final class FakeAdapters: AdapterService {
     // MARK: For tests
 
     /// Adds versions, the last one promoted and all in memory.
-    func add(_ name: String, versions: Int = 1, promoted: Int? = nil, change: (inout AdapterVersion) -> Void = { _ in }) throws {
+    func add(_ name: String, owner: String = Owner.local, versions: Int = 1, promoted: Int? = nil, change: (inout AdapterVersion) -> Void = { _ in }) throws {
         let empty = AdapterContent(pairs: [], storage: .float32, baseModelName: nil)
         for number in 1...versions {
-            let version = try publish(empty, as: name, owner: Owner.local, source: .peft, promote: promoted == nil || number == promoted)
+            let version = try publish(empty, as: name, owner: owner, source: .peft, promote: promoted == nil || number == promoted)
             edit(name) { record in change(&record.versions[record.versions.count - 1]) }
             _ = try load(version)
         }
@@ -100,14 +100,9 @@ final class FakeAdapters: AdapterService {
         if let failure { throw failure }
     }
 
-    private func check(_ owner: String) {
-        #expect(owner == "local")
-    }
-
     // MARK: AdapterService
 
     func resolve(_ reference: AdapterReference, owner: String, stickyKey: String?) -> AdapterVersion? {
-        check(owner)
         state.withLock { $0.stickyKeys.append(stickyKey) }
         guard let record = record(named: reference.name, owner: owner) else { return nil }
         let number: Int?
@@ -138,9 +133,10 @@ final class FakeAdapters: AdapterService {
         return AdapterContent(pairs: [], storage: .float32, baseModelName: version.qualifiedName)
     }
 
+    func records() -> [AdapterRecord] { state.withLock { $0.records } }
+
     func records(owner: String) -> [AdapterRecord] {
-        check(owner)
-        return state.withLock { $0.records }
+        state.withLock { $0.records.filter { $0.owner == owner } }
     }
 
     var statistics: AdapterStatistics {
@@ -174,7 +170,6 @@ final class FakeAdapters: AdapterService {
     func publish(
         _ content: AdapterContent, as name: String, owner: String, source: AdapterSource, promote: Bool, alias: String?
     ) throws(AdapterError) -> AdapterVersion {
-        check(owner)
         try enter()
         return state.withLock { state in
             state.publications.append(Publication(content: content, name: name, source: source, promote: promote))
@@ -197,10 +192,9 @@ final class FakeAdapters: AdapterService {
     }
 
     private func change(_ name: String, _ owner: String, _ body: (inout AdapterRecord, inout State) -> AdapterError?) throws(AdapterError) -> AdapterRecord {
-        check(owner)
         try enter()
         let result = state.withLock { state -> Result<AdapterRecord, AdapterError> in
-            guard let index = state.records.firstIndex(where: { $0.name == name }) else { return .failure(AdapterError(.notFound, "there is no '\(name)'")) }
+            guard let index = state.records.firstIndex(where: { $0.name == name && $0.owner == owner }) else { return .failure(AdapterError(.notFound, "there is no '\(name)'")) }
             var record = state.records[index]
             if let error = body(&record, &state) { return .failure(error) }
             state.records[index] = record
@@ -243,10 +237,9 @@ final class FakeAdapters: AdapterService {
     }
 
     func delete(_ name: String, number: Int?, owner: String) throws(AdapterError) {
-        check(owner)
         try enter()
         state.withLock { state in
-            guard let index = state.records.firstIndex(where: { $0.name == name }) else { return }
+            guard let index = state.records.firstIndex(where: { $0.name == name && $0.owner == owner }) else { return }
             for version in state.records[index].versions where number == nil || version.number == number { state.resident[version.qualifiedName] = nil }
             state.records[index].versions.removeAll { number == nil || $0.number == number }
             if state.records[index].versions.isEmpty { state.records.remove(at: index) }

@@ -5,7 +5,7 @@ import Synchronization
 import Testing
 import Tuning
 
-/// Jobs in memory, moved by tests. Every call must carry the one owner that there is.
+/// Jobs in memory, moved by tests.
 final class FakeTuning: TuningService {
     struct State {
         var jobs: [FineTuningJob] = []
@@ -27,8 +27,7 @@ final class FakeTuning: TuningService {
 
     let state = Mutex(State())
 
-    private func enter(_ owner: String) throws(TuningError) {
-        #expect(owner == "local")
+    private func enter() throws(TuningError) {
         if let failure = state.withLock({ $0.failure }) { throw failure }
     }
 
@@ -62,7 +61,7 @@ final class FakeTuning: TuningService {
     // MARK: TuningService
 
     func create(_ request: JobRequest, owner: String) throws(TuningError) -> FineTuningJob {
-        try enter(owner)
+        try enter()
         return state.withLock { state in
             state.requests.append(request)
             var request = request
@@ -84,8 +83,8 @@ final class FakeTuning: TuningService {
     func resume(_ id: String, owner: String) throws(TuningError) -> FineTuningJob { try change(id, owner, .resumed) }
 
     func job(_ id: String, owner: String) throws(TuningError) -> FineTuningJob {
-        try enter(owner)
-        guard let job = state.withLock({ $0.jobs.first { $0.id == id } }) else { throw TuningError(.notFound, "there is no fine-tuning job of this id") }
+        try enter()
+        guard let job = state.withLock({ $0.jobs.first { $0.id == id && $0.owner == owner } }) else { throw TuningError(.notFound, "there is no fine-tuning job of this id") }
         return job
     }
 
@@ -99,9 +98,9 @@ final class FakeTuning: TuningService {
     }
 
     func jobs(owner: String, after: String?, limit: Int, metadata: JobMetadataFilter) throws(TuningError) -> JobPage<FineTuningJob> {
-        try enter(owner)
+        try enter()
         state.withLock { $0.filters.append(metadata) }
-        return try page(state.withLock { $0.jobs }, after: after, limit: limit) { $0.id }
+        return try page(state.withLock { $0.jobs.filter { $0.owner == owner } }, after: after, limit: limit) { $0.id }
     }
 
     func events(of id: String, owner: String, after: String?, limit: Int) throws(TuningError) -> JobPage<JobEvent> {

@@ -53,7 +53,7 @@ import Testing
         #expect(content.status == 200 && content.text == Self.good)
         #expect(content.head?.headerFields[.contentType] == "application/octet-stream")
         #expect(content.head?.headerFields[.contentDisposition] == #"attachment; filename="train.jsonl""#)
-        #expect(harness.logs.text.contains("action=upload") && harness.logs.text.contains(id) && !harness.logs.text.contains("train.jsonl"))
+        #expect(harness.logs.text.contains("action=file.upload") && harness.logs.text.contains(id) && !harness.logs.text.contains("train.jsonl"))
         #expect(harness.metric("graft_files_created_total") == [#"graft_files_created_total{purpose="fine-tune",status="processed"} 1"#])
     }
 
@@ -288,7 +288,7 @@ import Testing
             #expect(try response.json()["error"]?["code"] == "file_not_found")
         }
         #expect(await delete("/v1/files/\(id)").status == 404)
-        #expect(harness.logs.text.contains("action=delete"))
+        #expect(harness.logs.text.contains("action=file.delete"))
     }
 
     @Test func anothersFileIsAsIfItWereNotThere() async throws {

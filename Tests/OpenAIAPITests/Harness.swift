@@ -213,7 +213,7 @@ final class Harness: Sendable {
     init(
         engine: ScriptedEngine = ScriptedEngine(), models: [ServedModel]? = nil, adapters: FakeAdapters? = nil, defaultAdapter: String? = nil,
         storage: Storage? = nil, keepsAll: Bool = false, retention: ExchangeRetention = ExchangeRetention(), tuning: (any TuningService)? = nil,
-        configure: (inout APIConfiguration) -> Void = { _ in }
+        keys: KeyRing = KeyRing(), configure: (inout APIConfiguration) -> Void = { _ in }
     ) throws {
         self.engine = engine
         self.storage = storage
@@ -229,14 +229,15 @@ final class Harness: Sendable {
         let clock = clock, logger = logs.logger()
         handlers = APIHandlers(
             service: engine, models: resolver, adapters: adapters, adapterFormats: .fake, files: storage?.files, inspect: Storage.inspect,
-            exchanges: try storage.map { try ExchangeLog($0.store, keepsAll: keepsAll, retention: retention, logger: logger) }, tuning: tuning,
+            exchanges: try storage.map { try ExchangeLog($0.store, keepsAll: keepsAll, retention: retention, logger: logger) }, tuning: tuning, keys: keys,
             configuration: configuration, registry: registry, logger: logger, now: { clock.now })
     }
 
     /// Hands a request in and runs what it posts at once.
     @discardableResult
     func send(
-        _ method: HTTPRequest.Method, _ path: String, _ body: String = "", contentType: String? = "application/json", as exchange: ExchangeID? = nil
+        _ method: HTTPRequest.Method, _ path: String, _ body: String = "", contentType: String? = "application/json", key: String? = nil,
+        as exchange: ExchangeID? = nil
     ) async -> ExchangeID {
         let number = counter.withLock { counter in
             counter += 1
@@ -245,6 +246,7 @@ final class Harness: Sendable {
         let id = exchange ?? ExchangeID.numbered(number)
         var head = HTTPRequest(method: method, scheme: "http", authority: "localhost", path: path)
         if let contentType { head.headerFields[.contentType] = contentType }
+        if let key { head.headerFields[.authorization] = "Bearer \(key)" }
         let halves = path.split(separator: "?", maxSplits: 1)
         let query = (halves.dropFirst().first ?? "").split(separator: "&").map { pair in
             let sides = pair.split(separator: "=", maxSplits: 1).map(String.init)
@@ -309,9 +311,10 @@ final class Harness: Sendable {
     }
 
     /// The word on a head. Its id is never that of a request that `send` numbers.
-    func admit(_ method: HTTPRequest.Method, _ path: String, contentType: String?) async -> (exchange: ExchangeID, admission: HTTPAdmission) {
+    func admit(_ method: HTTPRequest.Method, _ path: String, contentType: String?, key: String? = nil) async -> (exchange: ExchangeID, admission: HTTPAdmission) {
         var head = HTTPRequest(method: method, scheme: "http", authority: "x", path: path)
         if let contentType { head.headerFields[.contentType] = contentType }
+        if let key { head.headerFields[.authorization] = "Bearer \(key)" }
         let number = counter.withLock { counter in
             counter += 1
             return counter

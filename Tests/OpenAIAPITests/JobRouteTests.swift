@@ -213,8 +213,8 @@ import Tuning
         let again = await post("/v1/fine_tuning/jobs/ftjob-1/cancel")
         #expect(again.status == 409 && again.head?.headerFields[text: "x-should-retry"] == "false")
         #expect(await post("/v1/fine_tuning/jobs/ftjob-9/cancel").status == 404)
-        let lines = harness.logs.text.split(separator: "\n").filter { $0.contains("job change") }
-        #expect(lines.count == 6 && lines.allSatisfy { $0.contains("owner=local") })
+        let lines = harness.logs.text.split(separator: "\n").filter { $0.contains("action=job.") && $0.contains(" audit ") }
+        #expect(lines.count == 6 && lines.allSatisfy { $0.contains("tenant=local") })
         #expect(lines.last?.contains("fine_tuning_job_not_found") == true)
     }
 

@@ -22,7 +22,8 @@ import Testing
         let models: any ModelResolver = if let adapters { AdapterModels(base: model, adapters: adapters) } else { FixedModels([model]) }
         let api = APIServer(
             service: engine, models: models, adapters: adapters, files: storage?.files, inspect: Storage.inspect,
-            exchanges: try storage.map { try ExchangeLog($0.store, keepsAll: true, logger: LogLines().logger()) }, configuration: configuration,
+            exchanges: try storage.map { try ExchangeLog($0.store, keepsAll: true, logger: LogLines().logger()) }, keys: KeyRing(),
+            audit: AuditTrail(logger: LogLines().logger()), configuration: configuration,
             registry: MetricsRegistry(), logger: LogLines().logger())
         let loop = try EventLoop(name: "test-http")
         let server = HTTPServer(loop: loop, configuration: HTTPServerConfiguration(), application: api)

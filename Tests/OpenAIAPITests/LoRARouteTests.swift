@@ -97,7 +97,7 @@ import Testing
         #expect(response.head?.headerFields[.contentType] == "text/plain; charset=utf-8")
         let published = try #require(adapters.state.withLock { $0.publications.first })
         #expect(published.content.baseModelName == "{}|weights of allowed/deep/bot" && published.source == .peft && published.promote)
-        #expect(harness.logs.text.contains("action=publish") && harness.logs.text.contains("name=bot"))
+        #expect(harness.logs.text.contains("action=adapter.publish") && harness.logs.text.contains("object=bot@1"))
         withExtendedLifetime(directory) {}
     }
 
@@ -241,7 +241,7 @@ import Testing
         #expect(try await used(harness, #","model":"bot""#) == ["bot@2*1.0"])
         #expect(try await used(harness, #","lora":[]"#) == [])
         #expect(try await used(harness, #","lora":[{"id":1,"scale":2}]"#) == ["bot@2*2.0"])
-        #expect(harness.logs.text.contains("action=set_global_lora"))
+        #expect(harness.logs.text.contains("action=adapter.set_global"))
         // What is absent is 0.
         _ = await harness.send(.post, "/lora-adapters", #"[{"id":1}]"#)
         #expect(try await used(harness, "") == ["bot@2*1.0"])

@@ -112,6 +112,10 @@ public final class AdapterRegistry: AdapterService {
         table.withLock { $0.version(alias: NameKey(owner: owner, name: alias)) }
     }
 
+    public func records() -> [AdapterRecord] {
+        table.withLock { $0.allRecords() }
+    }
+
     public func records(owner: String) -> [AdapterRecord] {
         table.withLock { $0.records(owner: owner) }
     }

@@ -62,6 +62,8 @@ struct AdapterTable: Sendable {
         records.values.filter { $0.owner == owner }.sorted { $0.id < $1.id }
     }
 
+    func allRecords() -> [AdapterRecord] { records.values.sorted { $0.id < $1.id } }
+
     func version(_ key: VersionKey) -> AdapterVersion? {
         records[key.name]?.versions.first { $0.number == key.number }
     }

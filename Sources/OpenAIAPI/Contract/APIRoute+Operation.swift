@@ -43,6 +43,10 @@ extension APIRoute {
         case .resumeJob: JobOperations.resume
         case .jobEvents: JobOperations.events
         case .jobCheckpoints: JobOperations.checkpoints
+        case .createKey: KeyOperations.create
+        case .keys: KeyOperations.list
+        case .key: KeyOperations.retrieve
+        case .revokeKey: KeyOperations.revoke
         case .livez: ServerOperations.livez
         case .readyz: ServerOperations.readyz
         case .health: ServerOperations.health
@@ -52,11 +56,6 @@ extension APIRoute {
         }
     }
 
-    /// Whether the route is answered without a key, on a server that wants keys: what machines ask that hold none.
-    var isOpen: Bool {
-        switch self {
-        case .livez, .readyz, .health: true
-        default: false
-        }
-    }
+    /// Whether the route is answered without a key, on a server that wants keys.
+    var isOpen: Bool { access == .open }
 }

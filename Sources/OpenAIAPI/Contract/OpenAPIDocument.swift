@@ -43,6 +43,7 @@ enum OpenAPIDocument {
     private static func components(_ limits: RequestLimits) -> JSONObject {
         let schemas =
             GenerationOperations.schemas(limits) + AdapterOperations.schemas + FileOperations.schemas + ExchangeOperations.schemas + JobOperations.schemas
+            + KeyOperations.schemas
             + [("Error", OperationRefusals.schema)]
         return [
             "securitySchemes": ["bearer": ["type": "http", "scheme": "bearer", "description": "A key that the operator has made."]],

@@ -50,6 +50,7 @@ struct Operation: Sendable {
         case kept = "Kept completions"
         case jobs = "Fine-tuning"
         case tokens = "Tokens"
+        case keys = "API keys"
         case server = "Server"
 
         var text: String {
@@ -61,6 +62,7 @@ struct Operation: Sendable {
             case .kept: "Chat completions that are kept with their answers, what is said about them, and what is made of them."
             case .jobs: "Fine-tuning jobs, which train adapters while the server serves."
             case .tokens: "Text to tokens and back."
+            case .keys: "Who may use the server, for what, and how much of it."
             case .server: "Health, version, metrics and this description."
             }
         }

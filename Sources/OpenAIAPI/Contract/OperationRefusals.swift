@@ -40,11 +40,11 @@ enum OperationRefusals {
             example: .invalidValue("temperature", "'temperature' is 3, expected a number from 0 to 2")),
         401: Refusal(
             name: "Unauthorized", text: "The server wants a key, and the request has none or one that is not known.",
-            example: example(401, .invalidRequest, "invalid_api_key", "The request has no valid key, expected the field 'authorization: Bearer KEY'"),
+            example: .missingKey,
             headers: ["www-authenticate"]),
         403: Refusal(
             name: "Forbidden", text: "The key is good and does not allow this route.",
-            example: example(403, .invalidRequest, "insufficient_scope", "The key does not allow this request; ask the operator for one that does")),
+            example: .missingScope(.train)),
         404: Refusal(
             name: "NotFound", text: "There is no such thing here, or it is somebody else's, or the server runs without what the route is about.",
             example: .modelNotFound("nobody")),
@@ -75,7 +75,7 @@ enum OperationRefusals {
                 422, .invalidRequest, "adapter_unsupported", param: "adapter_config", "use_dora is true, expected false; only plain LoRA is served")),
         429: Refusal(
             name: "TooManyRequests", text: "The key has used up what it may for now. `retry-after` says when to try again.",
-            example: example(429, .rateLimit, "rate_limit_exceeded", "The key has used up its requests for now; try again in 2 s"), headers: ["retry-after"]),
+            example: .rateLimit(.requests, limit: 60, remaining: 0, requested: 1, wait: 2), headers: ["retry-after"]),
         431: Refusal(
             name: "HeadersTooLarge", text: "The header fields are too many or too long.",
             example: example(431, .invalidRequest, "headers_too_large", "the header has more than 100 fields")),

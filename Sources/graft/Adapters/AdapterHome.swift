@@ -67,7 +67,7 @@ func openAdapters(_ options: AdapterOptions) throws -> any AdapterOperations {
         return LocalAdapters(try home.registry(base: try adapterBase(engine)), holding: home.data)
     } catch let error as DataDirectoryError {
         guard let holder = error.holder, let address = holder.address else { throw error }
-        return RemoteAdapters(server: try RunningServer(address: address, certificate: holder.certificate))
+        return RemoteAdapters(server: try RunningServer(address: address, key: try options.access.key(), certificate: holder.certificate))
     }
 }
 

@@ -28,6 +28,7 @@ struct AdapterOptions: ParsableArguments {
     var config: String?
     @Flag(help: "Print the API's JSON instead of text.")
     var json = false
+    @OptionGroup var access: AccessOptions
 
     func engineSettings() throws -> (settings: Settings, engine: EngineSettings) {
         var options = ModelOptions()

@@ -99,7 +99,7 @@ struct RemoteJobs: JobOperations {
 
 /// The jobs of the data directory: opened here, or asked of the server that has it open.
 func openJobs(_ options: JobOptions) throws -> any JobOperations {
-    if let address = options.server { return RemoteJobs(server: try RunningServer(address: address, authorities: options.caFile)) }
+    if let address = options.server { return RemoteJobs(server: try RunningServer(address: address, key: try options.base.access.key(), authorities: options.caFile)) }
     let (settings, engine) = try options.base.engineSettings()
     do {
         let home = try AdapterHome(try AdapterSettings(settings))
@@ -110,7 +110,7 @@ func openJobs(_ options: JobOptions) throws -> any JobOperations {
         return LocalJobs(queue, holding: home, isWorking: false)
     } catch let error as DataDirectoryError {
         guard let holder = error.holder, let address = holder.address else { throw error }
-        return RemoteJobs(server: try RunningServer(address: address, certificate: holder.certificate))
+        return RemoteJobs(server: try RunningServer(address: address, key: try options.base.access.key(), certificate: holder.certificate))
     }
 }
 

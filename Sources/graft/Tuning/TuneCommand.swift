@@ -79,6 +79,7 @@ struct TuneCommand: ParsableCommand {
     @Flag(help: "Print the API's events, one JSON object a line, and the job at the end.")
     var json = false
     @OptionGroup var options: TuningModelOptions
+    @OptionGroup var access: AccessOptions
 
     func validate() throws {
         guard AdapterReference(name)?.selector == .promoted else {
@@ -100,7 +101,7 @@ struct TuneCommand: ParsableCommand {
             home = try AdapterHome(try AdapterSettings(settings))
         } catch let error as DataDirectoryError {
             guard let holder = error.holder, let address = holder.address else { throw error }
-            return try tune(file, judges, on: RunningServer(address: address, certificate: holder.certificate))
+            return try tune(file, judges, on: RunningServer(address: address, key: try access.key(), certificate: holder.certificate))
         }
         try tune(file, judges, home, settings, engine)
     }

@@ -41,10 +41,10 @@ struct TuningSettings {
 
     /// - Parameters:
     ///   - reserved: bytes that serving may still come to need.
-    ///   - notice: see `JobQueue`.
+    ///   - notice, ended: see `JobQueue`.
     func queue(
         home: AdapterHome, loaded: LoadedModel, encoder: ConversationEncoder, adapters: AdapterRegistry, files: FileStore, turnstile: ComputeTurnstile, reserved: Int,
-        notice: @escaping @Sendable (_ job: String, _ message: String) -> Void
+        notice: @escaping @Sendable (_ job: String, _ message: String) -> Void, ended: @escaping @Sendable (JobEnd) -> Void = { _ in }
     ) throws -> JobQueue {
         var configuration = TuningConfiguration(directory: home.jobsDirectory)
         configure(&configuration)
@@ -58,6 +58,6 @@ struct TuningSettings {
             read: { bytes, length, interruption throws(DatasetError) in
                 try DatasetReader(encoder: encoder, maximumLength: min(length, context)).read(bytes, interruption: interruption)
             },
-            configuration: configuration, notice: notice)
+            configuration: configuration, notice: notice, ended: ended)
     }
 }
