@@ -81,6 +81,8 @@ public final class ComputeTurnstile: @unchecked Sendable {
             // Any credit admits a unit, however short the step was.
             credit = activeTrainings > 0 ? min(seconds, max(credit, 0) + max(seconds * share / (1 - share), 1e-9)) : 0
             if trainingWaits > 0 { pthread_cond_signal(trainingTurn) }
+            // Usually one thread serves; a second one must not sleep on.
+            if servingWaits > 0 { pthread_cond_signal(servingTurn) }
             pthread_mutex_unlock(mutex)
         }
         return try body()

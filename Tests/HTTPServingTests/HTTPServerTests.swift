@@ -512,7 +512,11 @@ private func request(_ path: String, _ fields: String = "", method: String = "GE
             #expect(await server.statistics.acceptedConnections == 1000)
             await server.close()
             // What is closed is given back at the loop's next turn.
-            for _ in 0..<10_000 where socketsOfThisProcess(port: port) > 0 { await Task.yield() }
+            while await server.statistics.openConnections > 0 { await Task.yield() }
+            for _ in 0..<100 {
+                if socketsOfThisProcess(port: port) == 0 { break }
+                await Task.yield()
+            }
             #expect(await server.statistics.openConnections == 0)
             #expect(socketsOfThisProcess(port: port) == 0)
         }

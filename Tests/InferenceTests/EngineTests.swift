@@ -364,8 +364,11 @@ struct EngineTests {
 
     /// Waits for something that must come; false when it does not within a minute.
     private static func eventually(_ condition: () -> Bool) async throws -> Bool {
-        for _ in 0..<6000 where !condition() { try await Task.sleep(for: .milliseconds(10)) }
-        return condition()
+        for _ in 0..<6000 {
+            if condition() { return true }
+            try await Task.sleep(for: .milliseconds(10))
+        }
+        return false
     }
 
     @Test("R23 an idle engine proves that it can compute, and a stalled one does not")

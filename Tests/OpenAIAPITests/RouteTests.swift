@@ -30,6 +30,8 @@ import Testing
         let harness = try Harness()
         #expect(try await harness.get("/version").json() == ["name": "graft", "version": "1.2.3"])
         #expect(try await harness.get("/livez").json() == ["status": "ok"])
+        let step = harness.clock.now
+        harness.engine.setStatistics { $0.lastStep = step }
         #expect(try await harness.get("/readyz").json() == ["status": "ok"])
     }
 
