@@ -28,4 +28,5 @@ EXPOSE 8080
 STOPSIGNAL SIGTERM
 # Inside a container only the address of all interfaces can be reached from outside; what the host exposes is the -p option's choice, which the server
 # cannot see: hence it asks for a certificate or for GRAFT_SERVER_INSECURE_LISTEN.
+# The server wants an API key there. Make the first one in the volume that the server gets: docker run --rm -v graft-data:/graft/Data IMAGE graft keys create NAME
 CMD ["sh", "-c", "graft pull \"${GRAFT_MODEL:-smollm2-135m-instruct}\" && exec graft serve --host 0.0.0.0"]

@@ -62,7 +62,8 @@ def id_of(key):
 
 def http(key=None, **options):
     headers = {"authorization": f"Bearer {key}"} if key else {}
-    return httpx.Client(base_url=base, timeout=120, headers=headers, **options)
+    # There is no TLS here, and reading the system's certificates for each of hundreds of clients would take minutes.
+    return httpx.Client(base_url=base, timeout=120, headers=headers, verify=False, trust_env=False, **options)
 
 
 def call(key, method, path, **options):
@@ -163,8 +164,8 @@ def the_command_line_brings_its_key():
 
 @check
 def keys_expire_and_are_revoked_on_open_connections():
-    ending = create("ending", "--expires-in", "4s", key=keys["admin"])
     revoked = create("revoked", "--owner", "alice", key=keys["admin"])
+    ending = create("ending", "--expires-in", "10s", key=keys["admin"])
     with http(ending) as first, http(revoked) as second:
         assert first.get("/v1/models").status_code == 200 and second.get("/v1/models").status_code == 200
         graft("keys", "revoke", id_of(revoked), key=keys["admin"])
@@ -202,7 +203,8 @@ def a_stream_ends_when_its_key_does():
 # MARK: Tenants
 
 def without_ids(response, name):
-    return response.status_code, response.text.replace(name, "ID"), {
+    # Messages put what the client wrote into quotes.
+    return response.status_code, response.text.replace(f"'{name}'", "'ID'"), {
         key: value for key, value in response.headers.items() if key not in ("x-request-id", "date", "content-length", "openai-processing-ms")}
 
 
@@ -248,9 +250,12 @@ def another_owners_objects_look_like_none():
     answers = [call(bob, "POST", "/v1/fine_tuning/jobs", json={"model": "default", "training_file": name}) for name in (file, absent[file])]
     assert answers[0].status_code == answers[1].status_code, (answers[0].text, answers[1].text)
     assert call(bob, "POST", "/v1/fine_tuning/jobs", json={"model": "alices", "training_file": file}).status_code == 404
+    # The job may have come to its end meanwhile, and left an adapter and a file of its own.
+    for path, mine in (("/v1/files", file), ("/v1/chat/completions", kept), ("/v1/adapters", "alices"), ("/v1/fine_tuning/jobs", job)):
+        assert mine not in call(bob, "GET", path).text, path
+        assert mine in [entry.get("name") if path == "/v1/adapters" else entry["id"] for entry in call(alice, "GET", path).json()["data"]], path
     for path in ("/v1/files", "/v1/chat/completions", "/v1/adapters"):
         assert call(bob, "GET", path).json()["data"] == [], path
-        assert len(call(alice, "GET", path).json()["data"]) == 1, path
     assert [card["id"] for card in call(bob, "GET", "/v1/models").json()["data"] if card["parent"]] == []
     # Another key of the same owner opens all of it.
     second = create("second", "--owner", "alice", key=keys["admin"])
@@ -292,7 +297,7 @@ def limits_of_requests_and_tokens():
     except openai.RateLimitError as error:
         assert error.code == "rate_limit_exceeded"
     key = create("short", "--tokens-per-minute", "400", key=keys["admin"])
-    response = chat(key, "Hi", max_tokens=300)
+    response = chat(key, "Hi", max_tokens=300, stop=["!", ".", "?", ","])
     used = response.json()["usage"]["total_tokens"]
     assert response.status_code == 200 and response.headers["x-ratelimit-limit-tokens"] == "400" and int(response.headers["x-ratelimit-remaining-tokens"]) < 100
     assert used < 300

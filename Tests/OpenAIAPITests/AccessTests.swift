@@ -4,11 +4,10 @@ import HTTPTypes
 import Inference
 import InstructionStore
 import JSON
+import OpenAIAPI
 import Synchronization
 import Testing
 import Tuning
-
-@testable import OpenAIAPI
 
 /// Seconds since 1970 that stand until they are moved.
 final class StandingTime: Sendable {

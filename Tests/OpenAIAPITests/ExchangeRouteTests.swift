@@ -259,7 +259,7 @@ import Testing
         #expect(await delete(harness, "/v1/chat/completions?user=").status == 400)
         #expect(await delete(harness, "/v1/chat/completions?user=xenia").text == #"{"object":"chat.completions.deleted","deleted":true,"count":2}"#)
         #expect(try await ids(harness).count == 1)
-        #expect(harness.logs.text.contains("delete completions of a user") && !harness.logs.text.contains("xenia"))
+        #expect(harness.logs.text.contains("action=exchange.delete_of_user") && !harness.logs.text.contains("xenia"))
     }
 
     @Test func serversThatKeepNothing() async throws {

@@ -1,9 +1,9 @@
 import HTTPTypes
+import Inference
 import InstructionStore
 import JSON
+import OpenAIAPI
 import Testing
-
-@testable import OpenAIAPI
 
 @Suite struct RateLimitTests {
     private func fields(_ response: RecordingTransport.Response, _ unit: String) -> [String?] {

@@ -362,6 +362,25 @@ struct JobQueueTests {
         #expect(try fixture.job(id).status == .succeeded)
     }
 
+    @Test func eachEndIsToldOnce() throws {
+        let done = try fixture.create(), cancelled = try fixture.create()
+        _ = try queue.pause(cancelled, owner: "local")
+        #expect(fixture.notices.ends.withLock { $0.isEmpty })
+        _ = try queue.cancel(cancelled, owner: "local")
+        #expect(throws: TuningError.self) { try queue.cancel(cancelled, owner: "local") }
+        let file = try fixture.files.add(["x"])
+        let failed = try fixture.create { $0.trainingFile = file.id }
+        fixture.files.remove(file.id)
+        fixture.work()
+        let ends = fixture.notices.ends.withLock { $0 }
+        #expect(ends.count == 3 && ends.allSatisfy { $0.owner == "local" })
+        #expect(ends.first { $0.id == cancelled } == ends[0] && ends[0].status == .cancelled && ends[0].adapter == nil && ends[0].errorCode == nil)
+        let success = try #require(ends.first { $0.id == done })
+        #expect(success.status == .succeeded && success.adapter == "bot@1" && success.errorCode == nil)
+        let failure = try #require(ends.first { $0.id == failed })
+        #expect(failure.status == .failed && failure.adapter == nil && failure.errorCode == "invalid_training_file")
+    }
+
     @Test func followersAreTold() throws {
         let id = try fixture.create()
         let calls = Atomic<Int>(0)

@@ -42,7 +42,7 @@ struct RateBucket {
 /// key is charged what it used. A request without `max_tokens` reserves its prompt alone and may leave a debt; the next one then waits until that is paid.
 ///
 /// Limits refill evenly: a key with 60 requests a minute has one more each second.
-final class RateLimiter {
+package final class RateLimiter {
     private struct Buckets {
         var requests: RateBucket?
         var tokens: RateBucket?
@@ -115,7 +115,7 @@ final class RateLimiter {
     }
 
     /// As OpenAI writes spans: `0s`, `120ms`, `1.5s`, `6m0s`. Rounded up to milliseconds.
-    static func text(ofSeconds seconds: Double) -> String {
+    package static func text(ofSeconds seconds: Double) -> String {
         let milliseconds = Int((seconds * 1000 - 1e-6).rounded(.up))
         if milliseconds <= 0 { return "0s" }
         if milliseconds < 1000 { return "\(milliseconds)ms" }

@@ -54,15 +54,8 @@ struct KeyCreate: ParsableCommand {
     @Option(help: ArgumentHelp("Tokens a minute, prompts and answers; 0 is no limit. Default: the setting limits.tokens_per_minute.", valueName: "n"))
     var tokensPerMinute: Int?
 
-    /// `90d` in seconds.
-    static func seconds(_ text: String) -> Int? {
-        let units: [Character: Int] = ["s": 1, "m": 60, "h": 3600, "d": 86_400]
-        guard let unit = text.last.flatMap({ units[$0] }), let number = Int(text.dropLast()), (1...3_153_600_000 / unit).contains(number) else { return nil }
-        return number * unit
-    }
-
     func validate() throws {
-        if let expiresIn, Self.seconds(expiresIn) == nil {
+        if let expiresIn, KeyLifetime.seconds(expiresIn) == nil {
             throw ValidationError("--expires-in takes a number with s, m, h or d, such as 90d, not '\(TerminalText.oneLine(expiresIn))'.")
         }
         for (option, value) in [("--requests-per-minute", requestsPerMinute), ("--tokens-per-minute", tokensPerMinute)] {
@@ -75,7 +68,7 @@ struct KeyCreate: ParsableCommand {
     func run() throws {
         let key = try openKeys(options).create(
             WantedKey(
-                name: name, owner: owner, scopes: scopes, lifetime: expiresIn.flatMap(Self.seconds),
+                name: name, owner: owner, scopes: scopes, lifetime: expiresIn.flatMap(KeyLifetime.seconds),
                 limits: KeyLimits(requestsPerMinute: requestsPerMinute, tokensPerMinute: tokensPerMinute)))
         if options.json { return printJSON(key) }
         guard let text = key["value"]?.string else { throw CommandError("the server's answer has no key in it") }

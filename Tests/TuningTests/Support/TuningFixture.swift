@@ -79,6 +79,8 @@ final class TuningFixture {
 
     final class Notices: Sendable {
         let lines = Mutex<[String]>([])
+        /// Jobs that have ended, in order.
+        let ends = Mutex<[JobEnd]>([])
     }
 
     init(configure: @escaping (inout TuningConfiguration) -> Void = { _ in }) throws {
@@ -103,7 +105,8 @@ final class TuningFixture {
         let start = ContinuousClock.now
         let queue = try JobQueue(
             store: store, adapters: adapters, files: files, trainer: trainer, read: read, configuration: configuration,
-            notice: { job, message in notices.lines.withLock { $0.append("\(job) \(message)") } }, now: { 1_700_000_000 }, uptime: { start },
+            notice: { job, message in notices.lines.withLock { $0.append("\(job) \(message)") } }, ended: { job in notices.ends.withLock { $0.append(job) } },
+            now: { 1_700_000_000 }, uptime: { start },
             onStage: stages.hook)
         return (store, adapters, queue)
     }
