@@ -1,7 +1,7 @@
 # Each target does all of its own set-up and may be run again at any time.
 SWIFT_FLAGS := -c release
 
-.PHONY: serve test build bench contract soak debug-test format clean
+.PHONY: serve test build bench contract soak fuzz tsan debug-test format clean
 
 # The default model is fetched once; `graft pull` lists the others.
 serve: build
@@ -43,6 +43,18 @@ soak: build
 	.venv/bin/python Tests/EndToEnd/load_test.py --strict
 	Scripts/with-server sh -c '.venv/bin/python Tests/EndToEnd/mixed_soak.py "$$GRAFT_BASE_URL" --pid "$$GRAFT_SERVER_PID" --strict'
 
+# Every parser of what strangers send, each for SECONDS: `SECONDS=600 make fuzz`, `TARGET=http make fuzz`. The first run builds all of the server with
+# the address sanitizer (some minutes). `make test` runs the kept inputs.
+SECONDS ?= 60
+fuzz:
+	Scripts/setup
+	Scripts/fuzz --seconds $(SECONDS) $(addprefix --target ,$(TARGET))
+
+# The tests of the HTTP server, the event loop and the executors under the thread sanitizer.
+tsan:
+	Scripts/setup
+	Scripts/tsan
+
 # Preconditions everywhere and assertions alive.
 debug-test:
 	Scripts/setup
@@ -52,4 +64,4 @@ format:
 	swift format --in-place --recursive Package.swift Sources Tests
 
 clean:
-	rm -rf .build .build-debug
+	rm -rf .build .build-debug .build-fuzz .build-tsan

@@ -64,6 +64,11 @@ let package = Package(
             ]),
         // Tests.
         .target(name: "TestSupport", dependencies: ["COpenSSL"], path: "Tests/TestSupport"),
+        .target(
+            name: "FuzzTargets",
+            dependencies: ["OpenAIAPI", "Training", "Inference", "Adapters", "Modeling", "Tokenization", "HTTP1", "GGUF", "Kernels", "JSON", httpTypes, "TestSupport"],
+            path: "Tests/FuzzTargets"),
+        .testTarget(name: "FuzzTests", dependencies: ["FuzzTargets", "TestSupport"], exclude: ["Corpus", "Dictionaries"]),
         .testTarget(name: "JSONTests", dependencies: ["JSON"]),
         .testTarget(name: "KernelsTests", dependencies: ["Kernels", "CKernels"], exclude: ["Fixtures"]),
         .testTarget(name: "ExecutorsTests", dependencies: ["Executors"]),

@@ -28,28 +28,38 @@ extension APIHandlers {
     func generate(_ request: APIRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
         if isDraining { throw .shuttingDown }
         try state.on(transport).limiter.takeRequest(of: request.caller, at: currentTime)
-        let (preparation, owner) = (preparation, request.caller.owner)
+        let owner = request.caller.owner
         try prepare(
             request, route: route, on: transport,
-            work: { body throws(APIError) in route == .chat ? try preparation.chat(body, owner: owner) : try preparation.completion(body, owner: owner) },
+            work: { preparation, body throws(APIError) in route == .chat ? try preparation.chat(body, owner: owner) : try preparation.completion(body, owner: owner) },
             then: { (handlers: APIHandlers, prepared: PreparedGeneration, transport: isolated Transport) throws(APIError) in
                 try handlers.submit(prepared, for: request, route: route, on: transport)
             })
     }
 
-    /// Runs `work` on the request's body, at once when it is small, and `then` with its result on the server.
+    /// Runs `work` on the request's body, at once when it is small, and `then` with its result on the server. A small body whose conversation takes the
+    /// template long is done anew on a thread of its own.
     ///
     /// When the client leaves in between, `then` does not run. What either throws is the answer.
     func prepare<Prepared: Sendable>(
         _ request: APIRequest, route: APIRoute, on transport: isolated Transport,
-        work: @escaping @Sendable ([UInt8]) throws(APIError) -> Prepared,
+        work: @escaping @Sendable (RequestPreparation, [UInt8]) throws(APIError) -> Prepared,
         then: @escaping @Sendable (APIHandlers, Prepared, isolated Transport) throws(APIError) -> Void
     ) throws(APIError) {
-        guard request.body.count > configuration.inlineBodyBytes else {
-            return try then(self, try work(request.body.joined()), transport)
+        if request.body.count <= configuration.inlineBodyBytes {
+            let prepared: Prepared?
+            do throws(APIError) {
+                prepared = try work(preparation.inline, request.body.joined())
+            } catch {
+                guard error.code == APIError.templateLimit else { throw error }
+                prepared = nil
+            }
+            if let prepared { return try then(self, prepared, transport) }
         }
+        let preparation = preparation
         try perform(
-            request, route: route, with: preparationExecutor, on: transport, work: { () throws(APIError) in try work(request.body.joined()) }, then: then)
+            request, route: route, with: preparationExecutor, on: transport, work: { () throws(APIError) in try work(preparation, request.body.joined()) },
+            then: then)
     }
 
     /// Runs `work` on a thread of `executor`, and `then` with its result on the server.

@@ -13,10 +13,10 @@ struct TokenConversion: Sendable {
 extension APIHandlers {
     /// `/tokenize` and `/detokenize`.
     func convert(_ request: APIRequest, route: APIRoute, on transport: isolated Transport) throws(APIError) {
-        let (preparation, owner) = (preparation, request.caller.owner)
+        let owner = request.caller.owner
         try prepare(
             request, route: route, on: transport,
-            work: { body throws(APIError) in route == .tokenize ? try preparation.tokenize(body, owner: owner) : try preparation.detokenize(body, owner: owner) },
+            work: { preparation, body throws(APIError) in route == .tokenize ? try preparation.tokenize(body, owner: owner) : try preparation.detokenize(body, owner: owner) },
             then: { (handlers: APIHandlers, conversion: TokenConversion, transport: isolated Transport) throws(APIError) in
                 handlers.answer(
                     request, route: route, conversion.answer, model: conversion.model, ignored: conversion.ignored, on: transport)
@@ -48,7 +48,7 @@ extension RequestPreparation {
         }
         let tokens: [Int32]
         if let messages {
-            tokens = try target.base.tokens(of: messages)
+            tokens = try target.base.tokens(of: messages, budget: templateBudget)
         } else {
             let adds = addSpecial ?? addSpecialTokens ?? (prompt != nil)
             tokens = tokenizer.encode(content ?? prompt ?? "", addSpecial: adds, parseSpecial: parseSpecial)

@@ -16,7 +16,7 @@ final class DefaultBlend: Sendable {
 }
 
 /// A request that is fully checked and tokenised: nothing but the engine's answers is missing.
-struct PreparedGeneration: Sendable {
+package struct PreparedGeneration: Sendable {
     enum Style: Sendable {
         case chat
         /// `prompts`: the text that each prompt's echo shows; empty without echo.
@@ -26,7 +26,7 @@ struct PreparedGeneration: Sendable {
     var style: Style
     var target: ModelTarget
     /// One per answer, by choice index: the answers to the first prompt, then those to the second.
-    var requests: [GenerationRequest]
+    package var requests: [GenerationRequest]
     /// Answers per prompt.
     var choicesPerPrompt: Int
     var isStreamed: Bool
@@ -48,12 +48,21 @@ struct PreparedGeneration: Sendable {
 }
 
 /// Turns request bodies into work for the engine. Holds no state, so that it runs on any thread.
-struct RequestPreparation: Sendable {
+package struct RequestPreparation: Sendable {
     let models: any ModelResolver
     let engineLimits: GenerationLimits
     let limits: RequestLimits
     var keeping = ExchangeKeeping.never
     let defaultBlend = DefaultBlend()
+    /// What rendering a conversation may take.
+    var templateBudget = TemplateBudget.default
+
+    /// The same for the server's own thread, which must not wait for a template.
+    var inline: RequestPreparation {
+        var inline = self
+        inline.templateBudget = .inline
+        return inline
+    }
 
     func target(_ name: String?, owner: String) throws(APIError) -> ModelTarget {
         try models.resolve(ModelQuery(name: name, owner: owner))
@@ -83,10 +92,11 @@ struct RequestPreparation: Sendable {
         return object
     }
 
-    func chat(_ body: [UInt8], owner: String) throws(APIError) -> PreparedGeneration {
+    /// A `POST /v1/chat/completions`.
+    package func chat(_ body: [UInt8], owner: String) throws(APIError) -> PreparedGeneration {
         let request = try ChatRequest(try object(body), limits: limits, keeping: keeping) { options throws(APIError) in try self.target(options, owner: owner) }
         let target = request.target
-        let tokens = try target.base.tokens(of: request.messages)
+        let tokens = try target.base.tokens(of: request.messages, budget: templateBudget)
         var options = request.options
         if target.base.chatTemplate == nil { options.stop.append(PlainTranscript.stop) }
         return PreparedGeneration(
@@ -158,5 +168,12 @@ struct RequestPreparation: Sendable {
             }
         }
         return requests
+    }
+}
+
+extension RequestPreparation {
+    /// For requests of which nothing is kept.
+    package init(models: any ModelResolver, engineLimits: GenerationLimits, limits: RequestLimits) {
+        self.init(models: models, engineLimits: engineLimits, limits: limits, keeping: .never)
     }
 }

@@ -18,9 +18,10 @@ public struct ConversationEncoder: Sendable {
     /// - Parameters:
     ///   - messages: as `message(role:content:extras:)` makes them.
     ///   - tools: the tools on offer, in OpenAI's shape; a base model never sees them.
+    ///   - budget: ends a render that takes too much.
     /// - Throws: what the template throws; with the code `.raised` it refuses this conversation.
-    public func promptTokens(messages: [JSONValue], tools: [JSONValue]? = nil) throws(TemplateError) -> [Int32] {
-        tokens(of: try rendered(messages, tools: tools, addsGenerationPrompt: true).pieces)
+    public func promptTokens(messages: [JSONValue], tools: [JSONValue]? = nil, budget: TemplateBudget = .default) throws(TemplateError) -> [Int32] {
+        tokens(of: try rendered(messages, tools: tools, addsGenerationPrompt: true, budget: budget).pieces)
     }
 
     /// A message as templates are written for it. `developer` is OpenAI's later name for `system`, which templates do not know.
@@ -47,12 +48,15 @@ public struct ConversationEncoder: Sendable {
 
     // MARK: Rendering
 
-    func rendered(_ messages: [JSONValue], tools: [JSONValue]?, addsGenerationPrompt: Bool) throws(TemplateError) -> RenderedText {
+    func rendered(
+        _ messages: [JSONValue], tools: [JSONValue]?, addsGenerationPrompt: Bool, budget: TemplateBudget = .default
+    ) throws(TemplateError) -> RenderedText {
         guard let chatTemplate else { return RenderedText(PlainTranscript.pieces(messages, addsGenerationPrompt: addsGenerationPrompt)) }
         var variables: [(String, TemplateValue)] = []
         if let bos = tokenizer.bos { variables.append(("bos_token", .string(tokenizer.tokenText(bos), isTrusted: true))) }
         if let eos = tokenizer.eos { variables.append(("eos_token", .string(tokenizer.tokenText(eos), isTrusted: true))) }
-        return RenderedText(try chatTemplate.render(messages: messages, tools: tools, addGenerationPrompt: addsGenerationPrompt, variables: variables))
+        return RenderedText(
+            try chatTemplate.render(messages: messages, tools: tools, addGenerationPrompt: addsGenerationPrompt, variables: variables, budget: budget))
     }
 
     /// A template writes the beginning-of-sequence token itself where the model wants one; a plain transcript needs it added.
