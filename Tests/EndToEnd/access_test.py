@@ -94,7 +94,7 @@ def refused(response, status, code):
 @check
 def an_address_that_others_reach_wants_a_key_first():
     environment = ENVIRONMENT | {"GRAFT_DATA_DIRECTORY": str(SCRATCH / "Other")}
-    result = subprocess.run([BINARY, "serve", "--host", "0.0.0.0", "--port", "0"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([BINARY, "serve", "--host", "0.0.0.0", "--port", "0", "--insecure-listen"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert result.returncode == 1 and "graft keys create" in result.stderr, result.stderr
 
 

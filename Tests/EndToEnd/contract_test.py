@@ -200,7 +200,8 @@ def main():
         start = time.monotonic()
         part()
         print(f"ok   {part.__name__} ({time.monotonic() - start:.1f} s)")
-    missing = OPERATIONS.keys() - answered
+    # The first key of a server closes it to everybody without one: OpenAPIDocumentTests looks at their answers, access_test.py at what they do.
+    missing = OPERATIONS.keys() - answered - {"createKey", "listKeys", "retrieveKey", "revokeKey"}
     assert not missing, f"no answer of {sorted(missing)} was looked at"
     assert re.fullmatch(r"3\.1\.\d+", document["openapi"])
     print(f"{len(answered)} operations answered as described")

@@ -410,6 +410,9 @@ class TLSTest(unittest.TestCase):
 
     def test_insecure_listening_is_possible(self):
         folder = Path(tempfile.mkdtemp(prefix="graft-tls-"))
+        # What others can reach wants a key.
+        code, _, err = run(GRAFT, "keys", "create", "test", environment=dict(GRAFT_DATA_DIRECTORY=str(folder / "Data")))
+        self.assertEqual(code, 0, err)
         server = Server(folder, "--host", "0.0.0.0", "--insecure-listen")
         try:
             self.assertTrue(server.address.startswith("http://0.0.0.0:"))

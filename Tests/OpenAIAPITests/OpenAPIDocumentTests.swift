@@ -248,11 +248,15 @@ import Testing
     @Test func examplesWork() async throws {
         let adapters = try FakeAdapters()
         try adapters.add("support-bot", versions: 2)
-        let harness = try Harness(adapters: adapters, storage: try Storage(), tuning: FakeTuning()) { $0.allowsGlobalLoRA = true }
+        let plain = try Harness(adapters: adapters, storage: try Storage(), tuning: FakeTuning()) { $0.allowsGlobalLoRA = true }
+        // The first key of a server closes it to everybody without one.
+        let storage = try Storage()
+        let keyed = try Harness(storage: storage, keys: KeyRing(storage.store, isRequired: false, now: { 1_800_000_000 }))
         var checked = 0
         for (path, method, object) in operations {
             for (name, example) in object["requestBody"]?["content"]?["application/json"]?["examples"]?.object ?? [:] {
                 let body = String(decoding: try #require(example["value"]).serialized(), as: UTF8.self)
+                let harness = path.hasPrefix("/v1/organization/") ? keyed : plain
                 let id = await harness.send(.post, path.replacing("{id}", with: "support-bot"), body)
                 var response = await harness.response(id)
                 #expect(method == "post")
@@ -326,6 +330,8 @@ import Testing
         let tuning = FakeTuning()
         let harness = try Harness(adapters: adapters, storage: storage, tuning: tuning)
         func get(_ path: String) async throws -> JSONValue { try await harness.settled(await harness.send(.get, path, contentType: nil)).json() }
+        let step = harness.clock.now
+        harness.engine.setStatistics { $0.lastStep = step }
 
         for path in ["/livez", "/readyz", "/health", "/version", "/v1/models", "/v1/adapters", "/lora-adapters", "/openapi.json"] {
             try check(try await get(path), answers: "get", path)
@@ -375,5 +381,20 @@ import Testing
         #expect(try differences(refused.json(), ["$ref": "#/components/schemas/Error"]) == [])
         // And the check itself can fail.
         #expect(try differences(["error": ["message": 1]], ["$ref": "#/components/schemas/Error"]).count == 4)
+    }
+
+    /// On a server of their own: the first key closes it to everybody without one.
+    @Test func answersAboutKeysAreAsDescribed() async throws {
+        let keyed = try KeyedHarness()
+        let admin = try keyed.key(), path = "/v1/organization/admin_api_keys"
+        func answer(_ method: HTTPRequest.Method, _ path: String, _ body: String = "") async throws -> JSONValue {
+            try await keyed.send(method, path, body, key: admin.text).json()
+        }
+        let made = try await answer(.post, path, #"{"name":"x","expires_in_seconds":60,"tokens_per_minute":9}"#)
+        try check(made, answers: "post", path)
+        #expect(made["value"] != nil)
+        try check(try await answer(.get, path), answers: "get", path)
+        try check(try await answer(.get, "\(path)/\(admin.id)"), answers: "get", "\(path)/{id}")
+        try check(try await answer(.delete, "\(path)/\(admin.id)"), answers: "delete", "\(path)/{id}")
     }
 }

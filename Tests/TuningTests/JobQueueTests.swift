@@ -297,7 +297,7 @@ struct JobQueueTests {
         fixture.trainer.settings.withLock { $0.memoryEstimate = 200 << 20 }
         let long = try file(50, 1000, longest: 40)
         let refused = try #require(refusal { _ = try fixture.create { $0.trainingFile = long } })
-        #expect(refused.code == .tooLarge && refused.parameter == "lora.max_length" && refused.message.contains("200 MiB"))
+        #expect(refused.code == .tooLarge && refused.parameter == "lora.max_length" && refused.message.contains("201 MiB"))
         guard case .supervised(let examples) = fixture.trainer.settings.withLock({ $0.estimated })?.training else {
             Issue.record("no supervised stand-in")
             return
