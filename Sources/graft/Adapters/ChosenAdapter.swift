@@ -11,6 +11,7 @@ import Glibc
 struct ChosenAdapter: ParsableArguments {
     @Option(help: ArgumentHelp("Answer with this adapter: NAME, NAME@3, NAME@latest, or a path: a PEFT directory with a / in it, a .gguf or a .tar file.", valueName: "name|path"))
     var adapter: String?
+    @OptionGroup var access: AccessOptions
 
     /// Reads and packs it; none gives the bare model. A name is looked up in the data directory, or asked of the server that holds it.
     func set(for loaded: LoadedModel, _ options: ModelOptions, _ numerics: Numerics) throws -> AdapterSet {
@@ -21,7 +22,8 @@ struct ChosenAdapter: ParsableArguments {
             files = try readAdapterFiles(at: adapter)
         } else {
             guard let reference = AdapterReference(adapter) else { preconditionFailure("a path was taken for a name") }
-            var adapters = AdapterOptions()
+            var adapters = try AdapterOptions.parse([])
+            adapters.access = access
             adapters.model = options.model
             adapters.config = options.config
             adapters.json = false
