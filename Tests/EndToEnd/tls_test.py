@@ -353,15 +353,15 @@ class TLSTest(unittest.TestCase):
     # MARK: - graft's own commands
 
     def test_commands_of_this_machine_know_the_server(self):
-        code, _, err = run(GRAFT, "jobs", "list", environment=self.server.environment)
-        self.assertEqual(code, 0, err)
-        code, _, err = run(GRAFT, "adapters", "list", environment=self.server.environment)
-        self.assertEqual(code, 0, err)
+        for kind in ("jobs", "adapters", "keys"):
+            code, _, err = run(GRAFT, kind, "list", environment=self.server.environment)
+            self.assertEqual(code, 0, err)
 
     def test_commands_verify_other_servers(self):
         for host in ("localhost", "127.0.0.1"):
-            code, _, err = run(GRAFT, "jobs", "list", "--server", f"https://{host}:{self.server.port}", "--ca-file", self.ca)
-            self.assertEqual(code, 0, err)
+            for kind in ("jobs", "keys"):
+                code, _, err = run(GRAFT, kind, "list", "--server", f"https://{host}:{self.server.port}", "--ca-file", self.ca)
+                self.assertEqual(code, 0, err)
         code, _, err = run(GRAFT, "jobs", "list", "--server", self.url, environment={"GRAFT_CA_FILE": self.ca})
         self.assertEqual(code, 0, err)
         code, _, err = run(GRAFT, "jobs", "list", "--server", self.url)

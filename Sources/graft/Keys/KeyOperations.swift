@@ -90,13 +90,13 @@ struct RemoteKeys: KeyOperations {
 /// The keys of the data directory: opened here, or asked of the server that has it open.
 func openKeys(_ options: KeyOptions) throws -> any KeyOperations {
     let key = try options.access.key()
-    if let address = options.server { return RemoteKeys(server: try RunningServer(address: address, key: key)) }
+    if let address = options.server { return RemoteKeys(server: try RunningServer(address: address, key: key, authorities: options.caFile)) }
     let settings = try Settings(path: options.config)
     do {
         let data = try DataDirectory(path: AdapterSettings(settings).dataDirectory)
         return try LocalKeys(try InstructionStore(directory: data), AccessSettings(settings))
     } catch let error as DataDirectoryError {
-        guard let address = error.holder?.address else { throw error }
-        return RemoteKeys(server: try RunningServer(address: address, key: key))
+        guard let holder = error.holder, let address = holder.address else { throw error }
+        return RemoteKeys(server: try RunningServer(address: address, key: key, certificate: holder.certificate))
     }
 }

@@ -26,6 +26,8 @@ struct KeyOptions: ParsableArguments {
     var config: String?
     @Option(help: ArgumentHelp("The server to ask. Default: the one that runs on the data directory.", valueName: "http://host:port"))
     var server: String?
+    @Option(help: ArgumentHelp("Authorities (PEM) that the server's certificate may come from, beside the system's. Default: GRAFT_CA_FILE.", valueName: "file"))
+    var caFile: String?
     @OptionGroup var access: AccessOptions
     @Flag(help: "Print the API's JSON instead of text.")
     var json = false
