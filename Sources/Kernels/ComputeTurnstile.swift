@@ -19,6 +19,8 @@ public final class ComputeTurnstile: @unchecked Sendable {
     /// When the last step of serving ended: while the engine delivers its tokens, the next one is on its way.
     private var servedAt = -Double.infinity
     private static let deliverySeconds = 0.005
+    /// Serving that has been silent for so long has nobody waiting for the next token.
+    private static let lullSeconds = 0.1
     private let share: Double
     /// How long serving holds its next step back for a unit that has not come yet, in nanoseconds.
     private static let patience = 500_000
@@ -98,6 +100,13 @@ public final class ComputeTurnstile: @unchecked Sendable {
             time.tv_sec += 1
         }
         return pthread_cond_timedwait(servingTurn, mutex, &time) == 0
+    }
+
+    /// Whether serving waits, computes, or did so a moment ago.
+    var isServing: Bool {
+        pthread_mutex_lock(mutex)
+        defer { pthread_mutex_unlock(mutex) }
+        return servingWaits > 0 || ComputeTurnstile.now() - servedAt < ComputeTurnstile.lullSeconds
     }
 
     /// Around the units of one training step.

@@ -24,6 +24,8 @@ public final class TrainingCompute {
     /// How long a unit may take, in seconds.
     private let unitSeconds: Double
     public static let unitSeconds = 0.004
+    /// How much longer it may be while nobody is served.
+    private static let lullFactor = 5.0
     /// Work per second of each operation, as measured.
     private var rates: [Operation: Double] = [:]
 
@@ -84,11 +86,13 @@ public final class TrainingCompute {
     /// Items from `first` on, as many as fit into one unit of time.
     private func unit<Context: BitwiseCopyable>(_ operation: Operation, _ job: graft_job, _ context: inout Context, first: Int, items: Int, work: Double) -> Int {
         // The first unit of an operation measures it.
-        let fitting = rates[operation].map { Int(unitSeconds * $0 / work) } ?? pool.threadCount
+        // Nobody is kept waiting between two tokens while nobody is served: then units are longer, because threads wait for each other at the end of each.
+        let seconds = turnstile.isServing ? unitSeconds : Self.lullFactor * unitSeconds
+        let fitting = rates[operation].map { Int(seconds * $0 / work) } ?? pool.threadCount
         // Whole rounds of all threads, so that none waits for the others.
         let count = min(max(fitting / pool.threadCount, 1) * pool.threadCount, items - first)
         var unit = Unit(job: job, context: nil, first: first)
-        var seconds = 0.0
+        var elapsed = 0.0
         turnstile.train {
             let start = ContinuousClock.now
             withUnsafeMutablePointer(to: &context) { pointer in
@@ -98,9 +102,9 @@ public final class TrainingCompute {
                     unit.job(unit.context, begin + unit.first, end + unit.first, thread)
                 }, &unit, count, max(1, count / (8 * pool.threadCount)))
             }
-            seconds = (ContinuousClock.now - start).seconds
+            elapsed = (ContinuousClock.now - start).seconds
         }
-        let rate = Double(count) * work / max(seconds, 1e-6)
+        let rate = Double(count) * work / max(elapsed, 1e-6)
         rates[operation] = rates[operation].map { 0.8 * $0 + 0.2 * rate } ?? rate
         return count
     }
