@@ -211,11 +211,9 @@ public final class JobQueue: TuningService {
                 state.storage[number] = nil
                 state.statistics.jobs[before.status, default: 0] -= 1
                 state.statistics.jobs[after.status, default: 0] += 1
-                // Whoever has the job in hand finds out at once.
-                guard happening == .paused || happening == .cancelled else { return }
-                for work in [state.current, state.checked] {
-                    if let work, work.number == number { work.interruption.request() }
-                }
+                // Whoever has the job in hand finds out at once. Looking at its files goes on while it is paused: it would only begin anew.
+                if happening == .paused || happening == .cancelled, let current = state.current, current.number == number { current.interruption.request() }
+                if happening == .cancelled, let checked = state.checked, checked.number == number { checked.interruption.request() }
             }
             if after.status.isFinal, !before.status.isFinal {
                 ended(JobEnd(id: row.id, owner: row.owner, status: after.status, adapter: row.adapter, errorCode: row.errorCode))

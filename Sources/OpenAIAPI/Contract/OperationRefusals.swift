@@ -9,7 +9,7 @@ enum OperationRefusals {
     /// Every status but 200 that a route can give, in order.
     static func statuses(of operation: Operation, isOpen: Bool) -> [Int] {
         var statuses = Set(always + operation.refusals)
-        // The key: absent or wrong, of too narrow a scope, used up for now.
+        // The key: absent or wrong, of too narrow a scope, at its limit.
         if !isOpen { statuses.formUnion([401, 403, 429]) }
         if let body = operation.body {
             statuses.insert(413)
@@ -74,7 +74,7 @@ enum OperationRefusals {
             example: example(
                 422, .invalidRequest, "adapter_unsupported", param: "adapter_config", "use_dora is true, expected false; only plain LoRA is served")),
         429: Refusal(
-            name: "TooManyRequests", text: "The key has used up what it may for now. `retry-after` says when to try again.",
+            name: "TooManyRequests", text: "The key is at its limit of requests or tokens a minute. `retry-after` says when to try again.",
             example: .rateLimit(.requests, limit: 60, remaining: 0, requested: 1, wait: 2), headers: ["retry-after"]),
         431: Refusal(
             name: "HeadersTooLarge", text: "The header fields are too many or too long.",

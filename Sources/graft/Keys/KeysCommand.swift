@@ -24,7 +24,7 @@ struct KeysCommand: ParsableCommand {
 struct KeyOptions: ParsableArguments {
     @Option(help: ArgumentHelp("Settings. Default: Config/graft.yaml, if there is one.", valueName: "file"))
     var config: String?
-    @Option(help: ArgumentHelp("The server to ask. Default: the one that runs on the data directory.", valueName: "http://host:port"))
+    @Option(help: ArgumentHelp("The server to ask. Default: the one that runs on the data directory.", valueName: "http[s]://host:port"))
     var server: String?
     @Option(help: ArgumentHelp("Authorities (PEM) that the server's certificate may come from, beside the system's. Default: GRAFT_CA_FILE.", valueName: "file"))
     var caFile: String?
