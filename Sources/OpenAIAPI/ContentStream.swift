@@ -104,8 +104,8 @@ extension APIHandlers {
         readOn(stream, on: transport)
     }
 
-    /// The rest cannot be had. The status is sent, so a connection that breaks is the only way to say so.
-    private func fail(_ stream: ContentStream, _ error: APIError, on transport: isolated Transport) {
+    /// The rest cannot be had, or not by this client. The status is sent, so a connection that breaks is the only way to say so.
+    func fail(_ stream: ContentStream, _ error: APIError, on transport: isolated Transport) {
         close(stream, code: error.code, on: transport)
         transport.abort(stream.request.exchange)
     }

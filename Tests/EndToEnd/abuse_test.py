@@ -8,12 +8,12 @@ import json
 import os
 import pathlib
 import socket
-import sys
 import time
-import traceback
 from urllib.parse import urlsplit
 
 import httpx
+
+from checks import check, run
 
 BASE = os.environ.get("GRAFT_BASE_URL", "http://127.0.0.1:8080").rstrip("/")
 PID = os.environ.get("GRAFT_SERVER_PID")
@@ -22,12 +22,6 @@ http = httpx.Client(base_url=BASE, timeout=300)
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 USER = [{"role": "user", "content": "Say hello."}]
 GOOD_ROW = {"messages": [{"role": "user", "content": "What is one plus one?"}, {"role": "assistant", "content": "Two."}]}
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 def post(path, body, **headers):
@@ -286,23 +280,10 @@ def r29_a_byte_order_mark_is_no_mistake_and_nonsense_is_none_of_the_formats():
         refused(upload(content), param="file")
 
 
-def main():
-    failed = 0
-    began = process()
-    for function in CHECKS:
-        start = time.monotonic()
-        try:
-            function()
-            lives()
-            assert process() == began, "the server is another process than at the beginning"
-            print(f"ok   {function.__name__} ({time.monotonic() - start:.1f} s)")
-        except Exception:
-            failed += 1
-            print(f"FAIL {function.__name__}")
-            traceback.print_exc()
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
+def the_same_server_answers(began=process()):
+    lives()
+    assert process() == began, "the server is another process than at the beginning"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(after=the_same_server_answers)

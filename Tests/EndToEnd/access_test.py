@@ -14,12 +14,12 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 
 import httpx
 import openai
 
 from adapter_files import make_adapter, upload_form
+from checks import carry_out, check
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("GRAFT_BINARY", ".build/release/graft")
@@ -33,14 +33,8 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.sta
 }
 KEY = re.compile(r"sk-graft-[0-9a-f]{16}-[A-Za-z0-9_-]{43}")
 CANARIES = ["canary-prompt-81f3", "canary-file-5b2c", "canary-user-77aa"]
-CHECKS = []
 base = ""
 keys = {}
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 def graft(*arguments, key=None, code=0):
@@ -419,7 +413,6 @@ def nothing_secret_is_in_the_logs():
 
 def main():
     global base
-    failed = 0
     # Without a server the command works on the data directory.
     for scope in ("infer", "files", "train", "admin"):
         keys[scope] = create(scope, "--scope", scope)
@@ -433,21 +426,12 @@ def main():
             assert server.poll() is None and time.monotonic() < deadline, LOG.read_text()
             time.sleep(0.05)
         base = address[1]
-        for function in CHECKS:
-            start = time.monotonic()
-            try:
-                function()
-                print(f"ok   {function.__name__} ({time.monotonic() - start:.1f} s)", flush=True)
-            except Exception:
-                failed += 1
-                print(f"FAIL {function.__name__}", flush=True)
-                traceback.print_exc()
+        failed = carry_out()
         server.terminate()
         assert server.wait(60) == 0, "the server did not end cleanly"
     finally:
         server.kill()
         shutil.rmtree(SCRATCH, ignore_errors=True)
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
 

@@ -8,15 +8,14 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 import tarfile
 import tempfile
-import traceback
 
 import httpx
 import openai
 
 from adapter_files import make_adapter, upload_form
+from checks import check, run
 
 BASE = os.environ.get("GRAFT_BASE_URL", "http://127.0.0.1:8080").rstrip("/")
 GRAFT = os.environ.get("GRAFT_BINARY", ".build/release/graft")
@@ -24,12 +23,6 @@ http = httpx.Client(base_url=BASE, timeout=300)
 MODEL = next(card["id"] for card in http.get("/v1/models").json()["data"] if card["parent"] is None)
 SYSTEM = "You are the voice of a small town library and you answer every visitor politely, in two sentences at most. " * 6
 QUESTIONS = ["Where are the maps?", "When do you close?", "Who founded this place?"]
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 def publish(name, seed, **options):
@@ -275,14 +268,4 @@ def everything_can_be_deleted():
     assert not [path for path in root.rglob("*") if path.is_file() and path.name != ".graft-adapters"], list(root.rglob("*"))
 
 
-failed = 0
-for function in CHECKS:
-    try:
-        function()
-        print(f"ok   {function.__name__}")
-    except Exception:
-        failed += 1
-        print(f"FAIL {function.__name__}")
-        traceback.print_exc()
-print(f"{len(CHECKS) - failed} passed, {failed} failed")
-sys.exit(1 if failed else 0)
+run()

@@ -5,12 +5,11 @@ usage: files_test.py      (GRAFT_BASE_URL names a server of SmolLM2 with directo
 The last line is "N passed, M failed"."""
 import json
 import os
-import sys
-import time
-import traceback
 
 import httpx
 import openai
+
+from checks import check, run
 
 BASE = os.environ.get("GRAFT_BASE_URL", "http://127.0.0.1:8080").rstrip("/")
 client = openai.OpenAI(base_url=BASE + "/v1", api_key="unused", max_retries=0, timeout=300)
@@ -18,12 +17,6 @@ http = httpx.Client(base_url=BASE, timeout=300)
 MODEL = next(card["id"] for card in http.get("/v1/models").json()["data"] if card["parent"] is None)
 ROWS = [{"messages": [{"role": "user", "content": f"What is {n} plus one?"}, {"role": "assistant", "content": f"It is {n + 1}."}]} for n in range(20)]
 JSONL = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 def chat(question, **options):
@@ -181,20 +174,5 @@ def what_people_say_becomes_training_data():
     assert not client.chat.completions.list().data
 
 
-def main():
-    failed = 0
-    for function in CHECKS:
-        start = time.monotonic()
-        try:
-            function()
-            print(f"ok   {function.__name__} ({time.monotonic() - start:.1f} s)")
-        except Exception:
-            failed += 1
-            print(f"FAIL {function.__name__}")
-            traceback.print_exc()
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

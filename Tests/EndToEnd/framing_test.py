@@ -12,17 +12,12 @@ import time
 import h11
 import httpx
 
+from checks import check, run
 from request_table import CHUNKED, HIDDEN, JSON, TABLE, WHOLE, get, length, post
-from wire import Wire, eventually, figures, requests_counted, run
+from wire import Wire, eventually, figures, requests_counted
 
 BASE = (sys.argv[1] if len(sys.argv) > 1 else os.environ["GRAFT_BASE_URL"]).rstrip("/")
 CHAT = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 5, "temperature": 0}
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 def chat(**options):
@@ -264,4 +259,4 @@ def nothing_is_left_behind():
     assert httpx.get(BASE + "/readyz").status_code == 200
 
 
-run(CHECKS)
+run()

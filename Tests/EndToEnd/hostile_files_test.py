@@ -15,25 +15,18 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import tempfile
 import time
-import traceback
 
 import httpx
 
 from adapter_files import HIDDEN, make_adapter, multipart, upload_form
+from checks import check, run
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BASE = os.environ.get("GRAFT_BASE_URL", "http://127.0.0.1:8080").rstrip("/")
 GRAFT = os.environ.get("GRAFT_BINARY", str(ROOT / ".build/release/graft"))
 http = httpx.Client(base_url=BASE, timeout=120)
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 # ------------------------------------------------------------------------------------------------------------------ GGUF
@@ -316,18 +309,5 @@ def a_template_without_end_costs_a_request_and_not_the_server():
             process.kill()
 
 
-def main():
-    failed = 0
-    for function in CHECKS:
-        try:
-            function()
-            print(f"ok      {function.__name__}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED  {function.__name__}\n{traceback.format_exc()}", flush=True)
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run()

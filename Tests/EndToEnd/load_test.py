@@ -16,19 +16,14 @@ import urllib.parse
 import httpx
 import openai
 
+from checks import CHECKS, check, run
 from request_table import CHUNKED, get, length, post
-from wire import PATIENCE, Server, Wire, eventually, figures, occupied, run
+from wire import PATIENCE, Server, Wire, eventually, figures, occupied
 
 STRICT = "--strict" in sys.argv
 SOCKETS = 1000 if STRICT else 300
 TIMES = {} if STRICT else {"server_header_seconds": 2, "server_body_idle_seconds": 2}
 MESSAGES = [{"role": "user", "content": "Count from one to a thousand in words."}]
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 def chat(**options):

@@ -9,22 +9,17 @@ import os
 import sys
 import threading
 import time
-import traceback
 
 import httpx
 import openai
 from openai import OpenAI
 
+from checks import check, run
+
 BASE = (sys.argv[1] if len(sys.argv) > 1 else os.environ.get("GRAFT_BASE_URL", "http://127.0.0.1:8080")).rstrip("/")
 client = OpenAI(base_url=BASE + "/v1", api_key="unused", max_retries=0, timeout=300)
 http = httpx.Client(base_url=BASE, timeout=300)
 MESSAGES = [{"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "Count from one to ten in words."}]
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 def model():
@@ -316,19 +311,5 @@ def health_and_metrics():
         assert name in names, name
 
 
-def main():
-    failed = 0
-    for function in CHECKS:
-        try:
-            function()
-            print(f"ok   {function.__name__}")
-        except Exception:
-            failed += 1
-            print(f"FAIL {function.__name__}")
-            traceback.print_exc()
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -18,8 +18,9 @@ import urllib.parse
 
 import httpx
 
+from checks import run
 from request_table import TABLE, get
-from wire import Response, Wire, eventually, requests_counted, run
+from wire import Response, Wire, eventually, requests_counted
 
 BASE = (sys.argv[1] if len(sys.argv) > 1 else os.environ["GRAFT_BASE_URL"]).rstrip("/")
 SERVER = urllib.parse.urlsplit(BASE)

@@ -13,8 +13,9 @@ import time
 
 import httpx
 
+from checks import run
 from request_table import get, length
-from wire import PATIENCE, Server, Wire, eventually, occupied, run
+from wire import PATIENCE, Server, Wire, eventually, occupied
 
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "flint", "grove", "heath", "inlet", "juniper", "kelp", "larch"]
 DRAIN_LIMIT = 25

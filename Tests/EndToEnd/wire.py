@@ -12,7 +12,6 @@ import socket
 import subprocess
 import tempfile
 import time
-import traceback
 import urllib.parse
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -208,18 +207,3 @@ class Server:
     def __exit__(self, *_):
         self.kill()
         shutil.rmtree(self.scratch, ignore_errors=True)
-
-
-def run(checks):
-    """Runs the checks, prints a line for each and exits with 1 if one failed."""
-    failed = 0
-    for check in checks:
-        start = time.monotonic()
-        try:
-            note = check()
-            print(f"ok   {check.__name__} ({time.monotonic() - start:.1f} s){f': {note}' if note else ''}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAIL {check.__name__}\n{traceback.format_exc()}", flush=True)
-    print(f"{len(checks) - failed} passed, {failed} failed")
-    raise SystemExit(1 if failed else 0)

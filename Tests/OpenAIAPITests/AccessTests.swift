@@ -212,6 +212,26 @@ struct KeyedHarness {
         #expect(keyed.tuning.observerCount == 0)
     }
 
+    @Test func aDownloadEndsWithItsKey() async throws {
+        let keyed = try KeyedHarness(), harness = keyed.harness
+        let key = try keyed.key([.files])
+        let file = try #require(harness.storage).files.add(
+            Array(repeating: 0x61, count: 1 << 20), name: "a", purpose: "batch", owner: "alice", status: .uploaded, report: nil)
+        let exchange = ExchangeID.numbered(1000)
+        // The client takes nothing, so the content does not come to its end.
+        await harness.transport.setOnWrite { [handlers = harness.handlers] in handlers.exchange(exchange, isCongested: true, on: $0) }
+        _ = await harness.send(.get, "/v1/files/\(file.id)/content", contentType: nil, key: key.text, as: exchange)
+        while await harness.response(exchange).writes.isEmpty { await harness.transport.waitForJob() }
+        func sweep() async { await harness.transport.perform { harness.handlers.endUnauthorized(on: $0) } }
+        await sweep()
+        #expect(await harness.response(exchange).isOver == false)
+        _ = try keyed.keys.revoke(key.id)
+        await sweep()
+        let ended = await harness.response(exchange)
+        #expect(ended.isAborted && ended.ends == 1 && ended.writes.count == 1)
+        await sweep()
+    }
+
     // MARK: - Tenants
 
     /// Bodies with the ids that were asked for made equal.

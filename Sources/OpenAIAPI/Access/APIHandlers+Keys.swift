@@ -26,6 +26,9 @@ extension APIHandlers {
         for stream in Array(state.jobStreams.values) where !keys.isStillLetIn(stream.request.caller) && state.preparing[stream.exchange] == nil {
             fail(stream, .endedKey("was revoked or has expired while the events were sent"), on: transport)
         }
+        for stream in Array(state.contentStreams.values) where stream.reader != nil && !keys.isStillLetIn(stream.request.caller) {
+            fail(stream, .endedKey("was revoked or has expired while the file was sent"), on: transport)
+        }
     }
 
     // MARK: - Managing
