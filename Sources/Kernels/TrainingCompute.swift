@@ -343,13 +343,23 @@ public final class TrainingCompute {
         }
     }
 
-    /// Rows that are one example each and see only each other.
-    public typealias Segment = (first: Int, count: Int)
+    /// Rows first … of an example's positions position ….
+    public struct Piece: Sendable, Equatable {
+        public var first, position, count: Int
 
-    private func attentionJob(_ a: Attention, _ segments: UnsafePointer<graft_train_segment>, _ count: Int) -> graft_train_attention {
+        public init(first: Int, position: Int, count: Int) {
+            self.first = first
+            self.position = position
+            self.count = count
+        }
+    }
+
+    /// An example from its position 0 on. The last piece's rows are its own; those before it belong to segments that come earlier, and are shared.
+    public typealias Segment = [Piece]
+
+    private func attentionJob(_ a: Attention) -> graft_train_attention {
         var job = graft_train_attention()
-        job.segments = segments
-        job.segment_count = Int64(count)
+        job.segment_count = 1
         (job.q, job.k, job.v) = (UnsafePointer(a.q.floats), UnsafePointer(a.k.floats), UnsafePointer(a.v.floats))
         (job.q_stride, job.kv_stride) = (Int64(a.q.floatStride), Int64(a.k.floatStride))
         (job.heads, job.kv_heads, job.head_dim) = (Int32(a.heads), Int32(a.kvHeads), Int32(a.headDim))
@@ -361,23 +371,28 @@ public final class TrainingCompute {
         return job
     }
 
-    /// Items of unequal length are run example by example, and long examples by ranges of queries, so that a unit is never much longer than it should be.
+    /// Items of unequal length are run segment by segment, and long segments by ranges of queries, so that a unit is never much longer than it should be.
     /// - Parameter products: of a query with a key that an item does, all heads of it together.
     private func attend(
         _ a: Attention, _ segments: [Segment], _ operation: Operation, _ kernel: graft_job, heads: Int, products: Int, _ fill: (inout graft_train_attention) -> Void
     ) throws(TrainingInterrupted) {
+        var job = attentionJob(a)
+        fill(&job)
         for segment in segments {
-            precondition(Int(graft_train_attention_scratch(Int64(segment.count), Int32(a.headDim))) <= attentionScratchBytes, "an example longer than was announced")
-            var raw = graft_train_segment(first: Int64(segment.first), count: Int64(segment.count))
-            var job = attentionJob(a, &raw, 1)
-            fill(&job)
-            let queries = max(1, Self.itemProducts / (products * segment.count * a.headDim * 64)) * 64
-            try withUnsafePointer(to: &raw) { pointer throws(TrainingInterrupted) in
-                job.segments = pointer
-                for from in stride(from: 0, to: segment.count, by: queries) {
-                    let to = min(from + queries, segment.count)
-                    (job.from, job.to) = (Int64(from), Int64(to))
-                    try run(operation, kernel, &job, items: heads, work: Double((to - from) * to * a.headDim))
+            let own = segment[segment.count - 1], length = own.position + own.count
+            precondition(Int(graft_train_attention_scratch(Int64(length), Int32(a.headDim))) <= attentionScratchBytes, "an example longer than was announced")
+            let pieces = segment.map { graft_train_piece(first: Int64($0.first), position: Int64($0.position), count: Int64($0.count)) }
+            var raw = graft_train_segment(piece: 0, piece_count: Int64(pieces.count))
+            let queries = max(1, Self.itemProducts / (products * length * a.headDim * 64)) * 64
+            try pieces.withUnsafeBufferPointer { pieces throws(TrainingInterrupted) in
+                try withUnsafePointer(to: &raw) { pointer throws(TrainingInterrupted) in
+                    job.pieces = pieces.baseAddress
+                    job.segments = pointer
+                    for from in stride(from: 0, to: own.count, by: queries) {
+                        let to = min(from + queries, own.count)
+                        (job.from, job.to) = (Int64(from), Int64(to))
+                        try run(operation, kernel, &job, items: heads, work: Double((to - from) * (own.position + to) * a.headDim))
+                    }
                 }
             }
         }

@@ -80,4 +80,11 @@ public final class TrainingRows {
         precondition(row < capacity && sourceRow < source.capacity && type == source.type && width == source.width)
         (region.base + offset + row * rowBytes).copyMemory(from: source.region.base + source.offset + sourceRow * source.rowBytes, byteCount: width * type.byteCount)
     }
+
+    /// Adds a row to one of these; float32.
+    public func addRow(_ row: Int, from source: TrainingRows, row sourceRow: Int) {
+        precondition(row < capacity && sourceRow < source.capacity && type == .float32 && source.type == .float32 && width == source.width)
+        let sums = floats + row * floatStride, values = source.floats + sourceRow * source.floatStride
+        for i in 0..<width { sums[i] += values[i] }
+    }
 }

@@ -56,19 +56,22 @@ final class AdapterRun: TrainingRun {
         }
     }
 
+    /// - Parameter chance: falls differently on each example, therefore nothing is shared.
     /// - Returns: micro-batches, each with the places in `numbers` of its units.
-    private func microBatches(_ examples: TrainingExamples, _ numbers: [Int], salt: UInt64) -> [(batch: MicroBatch, units: [Int])] {
-        let units = AdapterRun.units(examples, numbers)
+    private func microBatches(
+        _ examples: TrainingExamples, _ numbers: [Int], salt: UInt64, chance: Backpropagation.Chance? = nil
+    ) -> [(batch: MicroBatch, units: [Int])] {
+        let units = AdapterRun.units(examples, numbers), isSharing = !(chance?.isAtWork ?? false)
+        // A bin holds what all begin with once, and of each unit at most what follows. There is room for the longest unit in any case.
+        let common = isSharing ? Packing.commonPrefix(units.joined()) : 0
         let bins = Packing.bins(
-            units.map { $0.reduce(0) { $0 + $1.tokens.count } }, capacity: configuration.microBatchTokens, isPacking: configuration.packs)
+            units.map { $0.reduce(0) { $0 + $1.tokens.count - common } }, capacity: max(configuration.microBatchTokens, pass.maximumRows) - common,
+            isPacking: configuration.packs)
         return bins.map { bin in
-            var batch = MicroBatch()
-            for unit in bin {
-                for (i, example) in units[unit].enumerated() {
-                    batch.append(example, key: SplitMix.mix(salt, UInt64(numbers[unit]) &* 2 &+ UInt64(i)))
-                }
+            let members = bin.flatMap { unit in
+                units[unit].enumerated().map { ($1, SplitMix.mix(salt, UInt64(numbers[unit]) &* 2 &+ UInt64($0))) }
             }
-            return (batch, bin)
+            return (MicroBatch(members, isSharing: isSharing), bin)
         }
     }
 
@@ -146,13 +149,13 @@ final class AdapterRun: TrainingRun {
         var squares = 0.0
 
         mutating func count(_ batch: MicroBatch) {
-            tokens += batch.tokens.count
+            tokens += batch.tokenCount
             trainedTokens += batch.rows.count
         }
     }
 
     private func supervised(_ numbers: [Int], salt: UInt64, _ chance: Backpropagation.Chance, _ totals: inout Totals) throws(TrainingInterrupted) {
-        let batches = microBatches(plan.training, numbers, salt: salt)
+        let batches = microBatches(plan.training, numbers, salt: salt, chance: chance)
         // One mean over the trained tokens of the whole step, however they are divided.
         let count = batches.reduce(0) { $0 + $1.batch.rows.count }
         for (batch, _) in batches {
@@ -168,10 +171,10 @@ final class AdapterRun: TrainingRun {
         // Model dropout is off, as in TRL: the reference was computed without it.
         var chance = chance
         chance.dropout = 0
-        for (batch, units) in microBatches(plan.training, numbers, salt: salt) {
+        for (batch, units) in microBatches(plan.training, numbers, salt: salt, chance: chance) {
             try pass.forward(batch, chance: chance, keeps: true)
             let answers = AdapterRun.sums(try pass.head(batch, weights: nil), batch)
-            var slopes = [Float](repeating: 0, count: batch.segments.count)
+            var slopes = [Float](repeating: 0, count: batch.exampleCount)
             for (i, unit) in units.enumerated() {
                 let delta = AdapterRun.delta(answers, i, references.training[numbers[unit]], beta)
                 totals.add(delta)
@@ -190,7 +193,7 @@ final class AdapterRun: TrainingRun {
 
     /// Σ log p of each answer.
     private static func sums(_ scores: Backpropagation.Scores, _ batch: MicroBatch) -> [Double] {
-        var sums = [Double](repeating: 0, count: batch.segments.count)
+        var sums = [Double](repeating: 0, count: batch.exampleCount)
         for (i, owner) in batch.owners.enumerated() { sums[owner] += Double(scores.logProbabilities[i]) }
         return sums
     }

@@ -48,6 +48,8 @@ final class Backpropagation {
         var neftuneAlpha: Float
         /// Of the step.
         var salt: UInt64
+
+        var isAtWork: Bool { dropout > 0 || neftuneAlpha > 0 }
     }
 
     /// Bytes of memory for the given number of rows.
@@ -149,7 +151,9 @@ final class Backpropagation {
             // α / √(L d) (arXiv 2310.05914), L being the example's own length.
             var amplitudes: [Float] = []
             for segment in batch.segments {
-                amplitudes += Array(repeating: chance.neftuneAlpha / Float(segment.count * c.hiddenSize).squareRoot(), count: segment.count)
+                precondition(segment.count == 1, "noise on shared rows")
+                let count = segment[0].count
+                amplitudes += Array(repeating: chance.neftuneAlpha / Float(count * c.hiddenSize).squareRoot(), count: count)
             }
             try compute.addNoise(to: x, amplitudes: amplitudes, keys: batch.keys, salt: SplitMix.mix(chance.salt, 1), rows: rows)
         }
@@ -303,7 +307,8 @@ final class Backpropagation {
     func backward(_ batch: MicroBatch, chance: Chance?) throws(TrainingInterrupted) {
         let rows = batch.tokens.count, lowest = parameters.layout.lowestLayer
         dx.floats.update(repeating: 0, count: rows * dx.width)
-        for (i, row) in batch.rows.enumerated() { dx.copyRow(row, from: dSelected, row: i) }
+        // A shared row has a gradient from each of its examples.
+        for (i, row) in batch.rows.enumerated() { dx.addRow(row, from: dSelected, row: i) }
         for i in (lowest..<c.layerCount).reversed() {
             let kept = self.kept[i - lowest]
             try feedForwardBackward(i, batch, kept, chance)

@@ -197,6 +197,33 @@ struct TinyTrainingTests {
         }
     }
 
+    /// Examples that begin alike are computed together up to where they part, and learn as if each were alone: one system prompt, two questions below it, answers
+    /// that part at once or late, one example that ends inside another, one that occurs twice.
+    @Test(arguments: models)
+    func sharedBeginningsChangeNothing(name: String) throws {
+        let fixture = try TrainingFixture(tiny: name)
+        let e = Self.examples(fixture.model, lengths: [20, 24, 30, 11, 9, 26], seed: 4)
+        func joined(_ parts: Int...) -> TokenizedExample {
+            let tokens = parts.flatMap { e[$0].tokens }
+            return TokenizedExample(tokens: tokens, isTrained: tokens.indices.map { $0 >= 30 && $0 % 3 > 0 })
+        }
+        let examples = [joined(0, 1, 2), joined(0, 1, 3), joined(0, 1, 2, 4), joined(5, 4, 1), joined(0, 5, 3), joined(0, 1, 2), joined(0, 1, 4, 3)]
+        let start = Self.pairs(fixture.model, rank: 4, seed: 3)
+        var results: [(loss: Double, gradient: [Float])] = []
+        for packs in [true, false] {
+            var c = Self.configuration()
+            c.packs = packs
+            let run = try Self.run(fixture, c, .supervised(examples), start)
+            let metrics = try run.step()
+            #expect(metrics.tokenCount == examples.reduce(0) { $0 + $1.tokens.count } && metrics.trainedTokenCount == examples.reduce(0) { $0 + $1.trainedCount })
+            results.append((metrics.loss, Self.flat(run.gradientPairs)))
+        }
+        #expect(abs(results[1].loss - results[0].loss) < 1e-5 * results[0].loss)
+        #expect(cosine(results[1].gradient, results[0].gradient) > 0.999_999)
+        #expect(abs(norm(results[1].gradient) / norm(results[0].gradient) - 1) < 1e-4)
+        try Self.checkGradient(fixture, Self.configuration(), .supervised(examples), start, name)
+    }
+
     @Test func chanceDoesNotDependOnPacking() throws {
         let fixture = try TrainingFixture(tiny: "qwen2")
         let examples = TrainingExamples.supervised(Self.examples(fixture.model, lengths: [17, 40, 9]))

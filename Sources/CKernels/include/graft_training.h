@@ -147,17 +147,26 @@ typedef struct {
     const float *cos, *sin;
 } graft_train_rope_backward;
 
+// Rows first … first + count - 1 hold the positions position … of an example.
 typedef struct {
-    int64_t first, count;  // rows of one example
+    int64_t first, position, count;
+} graft_train_piece;
+
+// Rows that see each other and what came before them: their example from its position 0 on, piece by piece. The last piece is their own; the ones before it
+// are shared with other examples, whose rows they were first. Pieces lie one after another in the job's array.
+typedef struct {
+    int64_t piece, piece_count;
 } graft_train_segment;
 
-// out = softmax(scale · q kᵀ) v inside each example, causal, at most `window` keys if it is not 0. Items: examples × heads (example major);
-// of the backward job: examples × key heads, which write dq, dk and dv of their heads. Long examples are done in several jobs, each for the queries from …
-// to, a multiple of 64 but for the last; they follow one another from the first on, because dk and dv are sums over the queries.
+// out = softmax(scale · q kᵀ) v for each segment's own rows, causal, at most `window` keys if it is not 0. Items: segments × heads (segment major); of the
+// backward job: segments × key heads, which write dq of their own rows, and add to dk and dv of all rows that those see. A segment's own dk and dv begin at 0
+// with its first queries, therefore a segment comes after those whose rows it shares. Long segments are done in several jobs, each for the own queries
+// from … to, a multiple of 64 but for the last; they follow one another from the first on, because dk and dv are sums over the queries.
 typedef struct {
+    const graft_train_piece *pieces;
     const graft_train_segment *segments;
     int64_t segment_count;
-    int64_t from, to;  // of an example's queries; what is beyond its end is left out
+    int64_t from, to;  // of a segment's own rows; what is beyond its end is left out
     const float *q, *k, *v;
     int64_t q_stride, kv_stride;  // floats
     graft_rows out;

@@ -494,7 +494,7 @@ static void NAME(train_rope_backward)(void *context, size_t begin, size_t end, i
 // Queries are taken in blocks: scores [QUERIES][keys].
 enum { QUERIES = 64 };
 
-// Keys that query i of an example may see: from ... i.
+// Keys that the query at position i of an example may see: from ... i.
 ALWAYS_INLINE int64_t oldest_key(const graft_train_attention *a, int64_t i) { return a->window > 0 && i - a->window + 1 > 0 ? i - a->window + 1 : 0; }
 
 // scores become weights: row r is query `query + r`, its columns are keys `key` …; keys it must not see weigh 0.
@@ -525,25 +525,76 @@ ALWAYS_INLINE void softmax_rows(const graft_train_attention *a, float *scores, i
     }
 }
 
+// What a segment's queries see: keys key … key + keys - 1 of their example, which lie in several pieces.
+typedef struct {
+    const graft_train_piece *piece, *own;
+    int64_t key, keys;
+} seen_keys;
+
+// The part of them that lies in `piece`: its first row, its place among the keys, and its number of keys; 0 if it has none.
+ALWAYS_INLINE int64_t keys_in_piece(const seen_keys *seen, const graft_train_piece *piece, int64_t *row, int64_t *place) {
+    const int64_t first = piece->position > seen->key ? piece->position : seen->key, end = piece->position + piece->count;
+    *row = piece->first + first - piece->position;
+    *place = first - seen->key;
+    return (end < seen->key + seen->keys ? end : seen->key + seen->keys) - first;
+}
+
+ALWAYS_INLINE seen_keys keys_seen(const graft_train_attention *a, const graft_train_segment *segment, int64_t query, int64_t rows) {
+    const graft_train_piece *pieces = a->pieces + segment->piece;
+    const int64_t key = oldest_key(a, query);
+    return (seen_keys){pieces, pieces + segment->piece_count - 1, key, query + rows - key};
+}
+
+// y [rows][ld] = x [rows][x_stride] times the keys' or values' rows, which are at `base`: Y = X Kᵀ.
+ALWAYS_INLINE void times_keys_transposed(
+    const graft_train_attention *a, const seen_keys *seen, int64_t rows, const float *x, const float *base, float *y, int64_t ld) {
+    for (const graft_train_piece *piece = seen->piece; piece <= seen->own; piece++) {
+        int64_t row, place;
+        const int64_t n = keys_in_piece(seen, piece, &row, &place);
+        if (n > 0) a->sgemm(0, 1, rows, n, a->head_dim, 1, x, a->q_stride, base + row * a->kv_stride, a->kv_stride, 0, y + place, ld);
+    }
+}
+
+// y [rows][y_stride] = X K with x [rows][ld].
+ALWAYS_INLINE void times_keys(
+    const graft_train_attention *a, const seen_keys *seen, int64_t rows, const float *x, int64_t ld, const float *base, float *y, int64_t y_stride) {
+    float beta = 0;
+    for (const graft_train_piece *piece = seen->piece; piece <= seen->own; piece++) {
+        int64_t row, place;
+        const int64_t n = keys_in_piece(seen, piece, &row, &place);
+        if (n <= 0) continue;
+        a->sgemm(0, 0, rows, a->head_dim, n, 1, x + place, ld, base + row * a->kv_stride, a->kv_stride, beta, y, y_stride);
+        beta = 1;
+    }
+}
+
+// K += Xᵀ Y with x [rows][ld], y [rows][q_stride].
+ALWAYS_INLINE void add_to_keys(const graft_train_attention *a, const seen_keys *seen, int64_t rows, const float *x, int64_t ld, const float *y, float *base) {
+    for (const graft_train_piece *piece = seen->piece; piece <= seen->own; piece++) {
+        int64_t row, place;
+        const int64_t n = keys_in_piece(seen, piece, &row, &place);
+        if (n > 0) a->sgemm(1, 0, n, a->head_dim, rows, 1, x + place, ld, y, a->q_stride, 1, base + row * a->kv_stride, a->kv_stride);
+    }
+}
+
 static void NAME(train_attention)(void *context, size_t begin, size_t end, int thread) {
     const graft_train_attention *a = context;
     float *scores = (float *)(a->scratch + thread * a->scratch_bytes);
     const int dim = a->head_dim, group = a->heads / a->kv_heads;
     for (int64_t item = (int64_t)begin; item < (int64_t)end; item++) {
         const graft_train_segment *segment = &a->segments[item / a->heads];
+        const graft_train_piece own = a->pieces[segment->piece + segment->piece_count - 1];
         const int head = (int)(item % a->heads), kv = head / group;
-        const int64_t ld = (segment->count + 15) / 16 * 16, to = segment->count < a->to ? segment->count : a->to;
+        const int64_t ld = (own.position + own.count + 15) / 16 * 16, to = own.count < a->to ? own.count : a->to;
         float *block = scores + QUERIES * ld;
-        for (int64_t query = a->from; query < to; query += QUERIES) {
-            const int64_t rows = to - query < QUERIES ? to - query : QUERIES;
-            const int64_t key = oldest_key(a, query), keys = query + rows - key;
-            const float *q = a->q + (segment->first + query) * a->q_stride + (int64_t)head * dim;
-            const float *k = a->k + (segment->first + key) * a->kv_stride + (int64_t)kv * dim, *v = a->v + (segment->first + key) * a->kv_stride + (int64_t)kv * dim;
-            a->sgemm(0, 1, rows, keys, dim, 1, q, a->q_stride, k, a->kv_stride, 0, scores, ld);
-            softmax_rows(a, scores, ld, query, rows, key, keys);
-            a->sgemm(0, 0, rows, dim, keys, 1, scores, ld, v, a->kv_stride, 0, block, dim);
+        for (int64_t first = a->from; first < to; first += QUERIES) {
+            const int64_t rows = to - first < QUERIES ? to - first : QUERIES, query = own.position + first, row = own.first + first;
+            const seen_keys seen = keys_seen(a, segment, query, rows);
+            times_keys_transposed(a, &seen, rows, a->q + row * a->q_stride + (int64_t)head * dim, a->k + (int64_t)kv * dim, scores, ld);
+            softmax_rows(a, scores, ld, query, rows, seen.key, seen.keys);
+            times_keys(a, &seen, rows, scores, ld, a->v + (int64_t)kv * dim, block, dim);
             for (int64_t r = 0; r < rows; r++)
-                for (int i = 0; i < dim; i += 16) store_row(&a->out, segment->first + query + r, (int64_t)head * dim + i, load16(block + r * dim + i));
+                for (int i = 0; i < dim; i += 16) store_row(&a->out, row + r, (int64_t)head * dim + i, load16(block + r * dim + i));
         }
     }
 }
@@ -555,33 +606,35 @@ static void NAME(train_attention_backward)(void *context, size_t begin, size_t e
     const int dim = a->head_dim, group = a->heads / a->kv_heads;
     for (int64_t item = (int64_t)begin; item < (int64_t)end; item++) {
         const graft_train_segment *segment = &a->segments[item / a->kv_heads];
+        const graft_train_piece own = a->pieces[segment->piece + segment->piece_count - 1];
         const int kv = (int)(item % a->kv_heads);
-        const int64_t ld = (segment->count + 15) / 16 * 16, to = segment->count < a->to ? segment->count : a->to;
-        float *slopes = scores + QUERIES * ld;
-        for (int64_t r = segment->first; a->from == 0 && r < segment->first + segment->count; r++) {
-            memset(a->dk + r * a->kv_stride + (int64_t)kv * dim, 0, (size_t)dim * sizeof(float));
-            memset(a->dv + r * a->kv_stride + (int64_t)kv * dim, 0, (size_t)dim * sizeof(float));
+        const int64_t ld = (own.position + own.count + 15) / 16 * 16, to = own.count < a->to ? own.count : a->to;
+        const float *k = a->k + (int64_t)kv * dim, *v = a->v + (int64_t)kv * dim;
+        float *dk = a->dk + (int64_t)kv * dim, *dv = a->dv + (int64_t)kv * dim, *slopes = scores + QUERIES * ld;
+        for (int64_t r = own.first; a->from == 0 && r < own.first + own.count; r++) {
+            memset(dk + r * a->kv_stride, 0, (size_t)dim * sizeof(float));
+            memset(dv + r * a->kv_stride, 0, (size_t)dim * sizeof(float));
         }
         for (int head = kv * group; head < (kv + 1) * group; head++) {
-            for (int64_t query = a->from; query < to; query += QUERIES) {
-                const int64_t rows = to - query < QUERIES ? to - query : QUERIES;
-                const int64_t key = oldest_key(a, query), keys = query + rows - key;
-                const int64_t q_at = (segment->first + query) * a->q_stride + (int64_t)head * dim, kv_at = (segment->first + key) * a->kv_stride + (int64_t)kv * dim;
-                a->sgemm(0, 1, rows, keys, dim, 1, a->q + q_at, a->q_stride, a->k + kv_at, a->kv_stride, 0, scores, ld);
-                softmax_rows(a, scores, ld, query, rows, key, keys);
-                a->sgemm(1, 0, keys, dim, rows, 1, scores, ld, a->dout + q_at, a->q_stride, 1, a->dv + kv_at, a->kv_stride);
-                a->sgemm(0, 1, rows, keys, dim, 1, a->dout + q_at, a->q_stride, a->v + kv_at, a->kv_stride, 0, slopes, ld);
+            for (int64_t first = a->from; first < to; first += QUERIES) {
+                const int64_t rows = to - first < QUERIES ? to - first : QUERIES, query = own.position + first;
+                const int64_t at = (own.first + first) * a->q_stride + (int64_t)head * dim;
+                const seen_keys seen = keys_seen(a, segment, query, rows);
+                times_keys_transposed(a, &seen, rows, a->q + at, k, scores, ld);
+                softmax_rows(a, scores, ld, query, rows, seen.key, seen.keys);
+                add_to_keys(a, &seen, rows, scores, ld, a->dout + at, dv);
+                times_keys_transposed(a, &seen, rows, a->dout + at, v, slopes, ld);
                 for (int64_t r = 0; r < rows; r++) {
                     float *p = scores + r * ld, *d = slopes + r * ld;
                     // Past the last key the memory is the scratch's own: it is made 0, so that whole vectors may be used.
-                    for (int64_t i = keys; i < (keys + 15) / 16 * 16; i++) p[i] = d[i] = 0;
+                    for (int64_t i = seen.keys; i < (seen.keys + 15) / 16 * 16; i++) p[i] = d[i] = 0;
                     v16f dots = splat(0);
-                    for (int64_t i = 0; i < keys; i += 16) dots = fma16(load16(p + i), load16(d + i), dots);
+                    for (int64_t i = 0; i < seen.keys; i += 16) dots = fma16(load16(p + i), load16(d + i), dots);
                     const v16f mean = splat(sum_lanes(dots)), scale = splat(a->scale);
-                    for (int64_t i = 0; i < keys; i += 16) store16(d + i, load16(p + i) * (load16(d + i) - mean) * scale);
+                    for (int64_t i = 0; i < seen.keys; i += 16) store16(d + i, load16(p + i) * (load16(d + i) - mean) * scale);
                 }
-                a->sgemm(0, 0, rows, dim, keys, 1, slopes, ld, a->k + kv_at, a->kv_stride, 0, a->dq + q_at, a->q_stride);
-                a->sgemm(1, 0, keys, dim, rows, 1, slopes, ld, a->q + q_at, a->q_stride, 1, a->dk + kv_at, a->kv_stride);
+                times_keys(a, &seen, rows, slopes, ld, k, a->dq + at, a->q_stride);
+                add_to_keys(a, &seen, rows, slopes, ld, a->q + at, dk);
             }
         }
     }
