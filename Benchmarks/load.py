@@ -7,7 +7,7 @@ up and is not counted. Requests carry `ignore_eos`, so that each answer has exac
 counts only when it was complete: status 200, no error event, content, a finish reason, the right `usage` and [DONE].
 
 usage: load.py [--url http://127.0.0.1:8080] [--clients 1,8,16] [--requests 10] [--max-tokens 64] [--prompt-words 60]
-               [--model NAME[,NAME…]] [--lora-ids 0,1,…] [--seed N] [--key KEY] [--json]
+               [--model NAME[,NAME…]] [--lora-ids 0,1,…] [--seed N] [--key KEY] [--ca FILE] [--json]
 Models, or llama.cpp's adapter ids, are dealt out in turn. Times are seconds; `client_cpu` is what this program used itself, because it shares the
 machine with the server. Python 3.11 and its standard library only.
 """
@@ -16,6 +16,7 @@ import argparse
 import asyncio
 import json
 import random
+import ssl
 import statistics
 import sys
 import time
@@ -36,14 +37,14 @@ class Malformed(Exception):
 class Connection:
     """One kept-alive HTTP/1.1 connection that can stream the body of a response."""
 
-    def __init__(self, host, port):
-        self.host, self.port = host, port
+    def __init__(self, host, port, tls=None):
+        self.host, self.port, self.tls = host, port, tls
         self.reader = self.writer = None
         self.reopened = 0
 
     async def open(self):
         if self.writer is None:
-            self.reader, self.writer = await asyncio.open_connection(self.host, self.port, limit=1 << 20)
+            self.reader, self.writer = await asyncio.open_connection(self.host, self.port, limit=1 << 20, ssl=self.tls)
 
     def close(self):
         if self.writer is not None:
@@ -198,7 +199,8 @@ async def measure(options, clients):
     """One closed-loop run; a dictionary of figures."""
     address = urlsplit(options.url)
     options.prefix = address.path.rstrip("/").removesuffix("/v1")
-    connections = [Connection(address.hostname, address.port or 80) for _ in range(clients)]
+    tls = ssl.create_default_context(cafile=options.ca or None) if address.scheme == "https" else None
+    connections = [Connection(address.hostname, address.port or (443 if tls else 80), tls) for _ in range(clients)]
     warm, tally = Tally(), Tally()
     await asyncio.gather(*(exchange(c, options, 1_000 + i, 0, warm) for i, c in enumerate(connections)))
 
@@ -245,6 +247,7 @@ def parser():
     p.add_argument("--seed", type=int, default=0, help="other prompts: a server that was asked the same before has them in its cache")
     p.add_argument("--lora-ids", default="", help="llama.cpp's adapter ids, dealt out in turn")
     p.add_argument("--key", default="", help="sent as a bearer token")
+    p.add_argument("--ca", default="", help="certificates to trust, for https; the system's unless said")
     p.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return p
 

@@ -127,9 +127,9 @@ def free_port():
 
 
 @contextlib.contextmanager
-def server(command, ready_path, log):
-    """A running server, ready to answer, that is stopped again whatever happens."""
-    port = free_port()
+def server(command, ready_path, log, tls=None):
+    """The address of a running server, ready to answer, that is stopped again whatever happens; `tls`: what the client trusts, if it speaks TLS."""
+    port, scheme = free_port(), "https" if tls else "http"
     scratch = tempfile.mkdtemp()
     directories = {"GRAFT_DATA_DIRECTORY": scratch + "/Data", "GRAFT_ADAPTERS_DIRECTORY": scratch + "/Adapters"}
     with open(log, "w") as sink:
@@ -140,7 +140,7 @@ def server(command, ready_path, log):
             if process.poll() is not None:
                 raise Failed(f"{command[0]} ended with {process.returncode} before it was ready: see {log}")
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}{ready_path}", timeout=5) as answer:
+                with urllib.request.urlopen(f"{scheme}://127.0.0.1:{port}{ready_path}", timeout=5, context=tls) as answer:
                     if answer.status == 200:
                         break
             except (urllib.error.URLError, OSError):
@@ -148,7 +148,7 @@ def server(command, ready_path, log):
             if time.monotonic() > deadline:
                 raise Failed(f"{command[0]} did not answer {ready_path} within 180 s: see {log}")
             time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
+        yield f"{scheme}://127.0.0.1:{port}"
     finally:
         process.terminate()
         try:

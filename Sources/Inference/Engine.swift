@@ -18,6 +18,8 @@ public struct EngineConfiguration: Sendable {
     public var cachePrecision = KVCache.Precision.float16
     /// The most rows of a step.
     public var maxRowsPerStep = 512
+    /// Rows of a step without prompts up to which drafts are added; 0: none.
+    public var maxRowsWithDrafts = 8
     /// How long a step may take, in seconds: the row budget follows the speed that is measured, so that a cancellation is never far away.
     public var stepTarget = 0.18
     /// How long a step that also decodes may take: the gap that streaming clients see while somebody's prompt is read.
@@ -78,6 +80,12 @@ public actor Engine: GenerationService {
         case failed(InferenceError)
     }
 
+    /// What a token adds to an answer.
+    private struct Piece {
+        var text: String
+        var token: GeneratedToken?
+    }
+
     public nonisolated let limits: GenerationLimits
     public nonisolated let schedulerConfiguration: SchedulerConfiguration
     private nonisolated let executor: ThreadExecutor
@@ -125,6 +133,8 @@ public actor Engine: GenerationService {
         scheduling.maxSequences = configuration.maxSequences
         scheduling.spareSequences = configuration.spareSequences
         scheduling.admissionOrder = .fairByOwner
+        // Each of them has logits at once.
+        scheduling.maxRowsWithDrafts = min(configuration.maxRowsWithDrafts, forward.maximumLogitsRows)
         // The mailbox bounds the queue; the scheduler only sees what that let through.
         queueBound = QueueBound(
             places: configuration.maxSequences + configuration.maxQueued, spare: max(configuration.spareSequences, configuration.maxQueued / 4))
@@ -325,18 +335,18 @@ public actor Engine: GenerationService {
         events.reserveCapacity(plan.segments.count)
         var results: [SegmentResult] = []
         results.reserveCapacity(plan.segments.count)
-        var texts: [(text: String, token: GeneratedToken?)] = []
-        texts.reserveCapacity(plan.segments.count)
+        var pieces: [[Piece]] = []
+        pieces.reserveCapacity(plan.segments.count)
         var next = 0
         for segment in plan.segments {
             let count = segment.logits == .all ? segment.rows.count : segment.logits == .last ? 1 : 0
-            let result = accept(segment, rows[next..<next + count], &events, &texts)
+            let result = accept(segment, rows[next..<next + count], &events, &pieces)
             results.append(result)
             next += count
         }
         let outcomes = scheduler.complete(plan, results)
         for (i, segment) in plan.segments.enumerated() {
-            conclude(segment, outcomes[i], texts[i], &events)
+            conclude(segment, outcomes[i], pieces[i], &events)
         }
         deliver(events)
         adapt(plan, seconds: (clock.now - start).inSeconds)
@@ -345,48 +355,69 @@ public actor Engine: GenerationService {
 
     // MARK: Sampling
 
-    /// The next token, or the log-probabilities of the prompt's own tokens, for every row that has logits.
+    /// The next token, or the log-probabilities of the prompt's own tokens, for every row that has logits; nothing for rows behind a rejected draft.
     private func sample(_ plan: StepPlan, wanted: Int) -> [Sampled?] {
         struct Work {
             var segment: Int
-            /// The prompt token that this row predicts; nil: sample.
+            /// Of those with logits; several if each follows from the one before it.
+            var rows: Range<Int>
+            /// The prompt token that the row predicts; nil: sample.
             var scored: Int32?
             var samples: Bool
         }
         var work: [Work] = []
         work.reserveCapacity(wanted)
+        var row = 0
+        func add(_ segment: Int, _ count: Int = 1, scored: Int32? = nil, samples: Bool = true) {
+            work.append(Work(segment: segment, rows: row..<row + count, scored: scored, samples: samples))
+            row += count
+        }
         for (i, segment) in plan.segments.enumerated() {
             switch segment.logits {
             case .none: break
-            case .last: work.append(Work(segment: i, scored: nil, samples: true))
+            case .last: add(i)
+            case .all where !segment.drafts.isEmpty: add(i, segment.rows.count)
             case .all:
                 let prompt = active[segment.sequence]?.request.prompt ?? []
                 for position in segment.positions {
                     let following = position + 1 < prompt.count ? prompt[position + 1] : nil
-                    work.append(Work(segment: i, scored: following, samples: following == nil && segment.samples))
+                    add(i, scored: following, samples: following == nil && segment.samples)
                 }
             }
         }
-        precondition(work.count == wanted)
+        precondition(row == wanted)
         var results = [Sampled?](repeating: nil, count: wanted)
         let sequences = plan.segments.map { active[$0.sequence] }
-        for first in stride(from: 0, to: wanted, by: forward.maximumLogitsRows) {
-            let last = min(first + forward.maximumLogitsRows, wanted)
-            let logits = forward.logits(of: first..<last)
+        var next = 0
+        while next < work.count {
+            // As many as have logits at once; drafts are never so many that they would have to be parted.
+            let first = work[next].rows.lowerBound
+            var last = next
+            while last < work.count, work[last].rows.upperBound <= first + forward.maximumLogitsRows { last += 1 }
+            let logits = forward.logits(of: first..<work[last - 1].rows.upperBound), range = next..<last
             results.withUnsafeMutableBufferPointer { results in
                 nonisolated(unsafe) let results = results
                 let lanes = lanes
                 pool.parallel(lanes.count) { laneRange in
                     for lane in laneRange {
-                        for i in stride(from: first + lane, to: last, by: lanes.count) {
+                        for i in stride(from: range.lowerBound + lane, to: range.upperBound, by: lanes.count) {
                             let item = work[i]
                             guard let sequence = sequences[item.segment] else { continue }
-                            results[i] = Engine.sample(
-                                logits[i - first], scored: item.scored, samples: item.samples, sequence.sampler, sequence.request.logprobs, lanes[lane])
+                            var sampler = sequence.sampler
+                            for row in item.rows {
+                                let sampled = Engine.sample(
+                                    logits[row - first], scored: item.scored, samples: item.samples, sampler, sequence.request.logprobs, lanes[lane])
+                                results[row] = sampled
+                                guard row + 1 < item.rows.upperBound, case .token(let token, _)? = sampled else { break }
+                                let segment = plan.segments[item.segment]
+                                guard token == plan.tokens[segment.drafts.lowerBound + row - item.rows.lowerBound] else { break }
+                                sampler.accept(token)
+                            }
                         }
                     }
                 }
             }
+            next = last
         }
         return results
     }
@@ -412,18 +443,17 @@ public actor Engine: GenerationService {
 
     /// Takes in what was sampled for one segment.
     private func accept(
-        _ segment: StepSegment, _ rows: ArraySlice<Sampled?>, _ events: inout [GenerationEvent], _ texts: inout [(text: String, token: GeneratedToken?)]
+        _ segment: StepSegment, _ rows: ArraySlice<Sampled?>, _ events: inout [GenerationEvent], _ pieces: inout [[Piece]]
     ) -> SegmentResult {
-        var text = ""
-        var generated: GeneratedToken?
-        defer { texts.append((text, generated)) }
+        var own: [Piece] = []
+        defer { pieces.append(own) }
         // Taken out and put back, so that its collections are changed in place and not copied.
         guard var sequence = active.removeValue(forKey: segment.sequence) else { return segment.samples ? .failed : .computed }
         defer { active[segment.sequence] = sequence }
         var result = SegmentResult.computed
         // The rows with logits are the segment's last ones.
         let firstPosition = segment.positions.upperBound - rows.count
-        for (i, row) in rows.enumerated() {
+        loop: for (i, row) in rows.enumerated() {
             switch row {
             case nil: break
             case .failed(let error):
@@ -435,8 +465,12 @@ public actor Engine: GenerationService {
                     if sequence.promptLogprobs.isEmpty { sequence.promptLogprobs.append(nil) }
                     sequence.promptLogprobs.append(logprobs)
                 } else {
-                    result = take(token, logprobs, &sequence, &text)
-                    generated = GeneratedToken(id: token, logprobs: logprobs)
+                    let accepted = own.count
+                    own.append(Piece(text: "", token: GeneratedToken(id: token, logprobs: logprobs)))
+                    let end = take(token, &sequence, &own[accepted].text)
+                    result = .sampled(token, ends: end == .stopString, accepted: accepted)
+                    // What was drafted beyond the end is not part of the answer.
+                    if end != .none { break loop }
                 }
             }
         }
@@ -447,24 +481,26 @@ public actor Engine: GenerationService {
         return result
     }
 
+    private enum AnswerEnd {
+        case none, endOfGeneration, stopString
+    }
+
     /// A sampled token: into the sampler's counts, and as text through the stop strings.
-    private func take(_ token: Int32, _ logprobs: TokenLogprobs?, _ sequence: inout Active, _ text: inout String) -> SegmentResult {
+    private func take(_ token: Int32, _ sequence: inout Active, _ text: inout String) -> AnswerEnd {
         sequence.sampler.accept(token)
         let ends = !sequence.request.ignoresEndOfGeneration && tokenizer.endOfGeneration.contains(token)
-        guard !ends else { return .sampled(token) }
+        guard !ends else { return .endOfGeneration }
         var bytes: [UInt8] = []
         tokenizer.appendBytes(of: token, to: &bytes, includeSpecial: false)
         var characters = ""
         sequence.characters.append(bytes, to: &characters)
-        return .sampled(token, ends: sequence.stops.append(characters, to: &text))
+        return sequence.stops.append(characters, to: &text) ? .stopString : .none
     }
 
     /// The events of one segment after the scheduler has decided.
-    private func conclude(
-        _ segment: StepSegment, _ outcome: SegmentOutcome, _ produced: (text: String, token: GeneratedToken?), _ events: inout [GenerationEvent]
-    ) {
+    private func conclude(_ segment: StepSegment, _ outcome: SegmentOutcome, _ produced: [Piece], _ events: inout [GenerationEvent]) {
         let id = segment.sequence
-        var text = produced.text
+        var pieces = produced
         switch outcome {
         case .running: break
         case .failed, .cancelled:
@@ -478,14 +514,14 @@ public actor Engine: GenerationService {
                 var rest = ""
                 let held = active[id]!.characters.finish()
                 if !active[id]!.stops.append(held, to: &rest) { active[id]!.stops.finish(to: &rest) }
-                text += rest
+                if pieces.isEmpty, !rest.isEmpty {
+                    pieces = [Piece(text: rest)]
+                } else if !pieces.isEmpty {
+                    pieces[pieces.count - 1].text += rest
+                }
             }
         }
-        if let token = produced.token {
-            events.append(GenerationEvent(sequence: id, kind: .text(text, tokens: [token])))
-        } else if !text.isEmpty {
-            events.append(GenerationEvent(sequence: id, kind: .text(text, tokens: [])))
-        }
+        for piece in pieces { events.append(GenerationEvent(sequence: id, kind: .text(piece.text, tokens: piece.token.map { [$0] } ?? []))) }
         if case .finished(let reason, let usage) = outcome {
             // A stop string may be completed by what the last character held back.
             let stop = active[id]!.stops.matched

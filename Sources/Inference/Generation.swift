@@ -179,6 +179,8 @@ public struct EngineStatistics: Sendable {
     public var running = 0, waiting = 0
     public var blocksTotal = 0, blocksInUse = 0, blocksCached = 0
     public var steps: UInt64 = 0, prefillTokens: UInt64 = 0, decodeTokens: UInt64 = 0, cachedTokens: UInt64 = 0
+    /// Draft tokens that were computed, and those of them that were accepted.
+    public var draftTokens: UInt64 = 0, acceptedDraftTokens: UInt64 = 0
     /// When the last step ended, one for the heartbeat included; `nil` before the first.
     public var lastStep: ContinuousClock.Instant?
 

@@ -27,6 +27,9 @@ public struct SchedulerConfiguration: Sendable {
     public var maxPrefillRowsWhileDecoding = 128
     /// Rows of one segment that want logits for every row: each is a whole vocabulary of floats.
     public var maxPromptLogprobRows = 64
+    /// Rows of a step without prompts up to which drafts are added (`PromptLookup`); 1 and less: none. More rows hardly take longer only while the
+    /// weights that are read take longer than the arithmetic.
+    public var maxRowsWithDrafts = 0
     public var admissionOrder = AdmissionOrder.arrival
     /// Tokens that end an answer.
     public var endOfGeneration: Set<Int32> = []
@@ -63,8 +66,8 @@ public struct ScheduledRequest: Sendable {
 /// Continuous batching as a state machine: no clock, no thread, no model. `schedule()` says what the next step computes,
 /// the engine computes it, `complete(_:_:)` takes the result in; nothing else moves a sequence forward.
 ///
-/// A step has one row for every running sequence that decodes, then prefill chunks in order of admission within the row
-/// budget (with `fairByOwner` in order of the owners' shares). A sequence is admitted when a slot is free and the pool can promise the blocks for its prompt and all tokens it may
+/// A step has one row for every running sequence that decodes (and, if they are few and there are no prompts, draft rows), then prefill chunks in order of
+/// admission within the row budget (with `fairByOwner` in order of the owners' shares). A sequence is admitted when a slot is free and the pool can promise the blocks for its prompt and all tokens it may
 /// generate, so a running sequence is never preempted. Nobody overtakes the next sequence in line while it waits for blocks.
 ///
 /// Prefixes: blocks are registered as soon as they are full, and a prompt is looked up at admission and again before each of
@@ -96,6 +99,7 @@ public struct Scheduler: Sendable {
         var reservedBlocks: Int
         var isPaused: Bool
         var isCancelled = false
+        var lookup = PromptLookup()
 
         var generatedCount: Int { tokens.count - promptCount }
         var isPrefilling: Bool { computed < promptCount }
@@ -113,8 +117,10 @@ public struct Scheduler: Sendable {
     public private(set) var pool: BlockPool
     /// Steps that had rows.
     public private(set) var steps: UInt64 = 0
-    /// Rows computed for prompts and for answers, and prompt tokens that the cache spared.
+    /// Rows computed for prompts and for answers (rejected drafts are none), and prompt tokens that the cache spared.
     public private(set) var prefillTokens: UInt64 = 0, decodeTokens: UInt64 = 0, cachedTokens: UInt64 = 0
+    /// Draft tokens that were computed, and those of them that were accepted.
+    public private(set) var draftTokens: UInt64 = 0, acceptedDraftTokens: UInt64 = 0
 
     private var waiting: [Waiting] = []
     private var slots: [Running?]
@@ -166,6 +172,8 @@ public struct Scheduler: Sendable {
         statistics.prefillTokens = prefillTokens
         statistics.decodeTokens = decodeTokens
         statistics.cachedTokens = cachedTokens
+        statistics.draftTokens = draftTokens
+        statistics.acceptedDraftTokens = acceptedDraftTokens
         return statistics
     }
 
@@ -255,12 +263,16 @@ public struct Scheduler: Sendable {
         precondition(!isStepInFlight, "a step scheduled before the one before it was completed")
         var plan = StepPlan()
         admit(&plan)
-        for slot in order where !slots[slot]!.isPaused && !slots[slot]!.isPrefilling {
-            addRows(1, of: slot, to: &plan)
+        let decoding = order.filter { !slots[$0]!.isPaused && !slots[$0]!.isPrefilling }
+        var prefilling = order.filter { !slots[$0]!.isPaused && slots[$0]!.isPrefilling }
+        var spare = prefilling.isEmpty ? configuration.maxRowsWithDrafts - decoding.count : 0
+        for slot in decoding {
+            let drafts = drafts(for: slot, most: spare)
+            spare -= drafts.count
+            addRows(1, of: slot, drafts: drafts, to: &plan)
         }
         var budget = configuration.maxRowsPerStep - plan.rowCount
         if !plan.isEmpty { budget = min(budget, configuration.maxPrefillRowsWhileDecoding) }
-        var prefilling = order.filter { !slots[$0]!.isPaused && slots[$0]!.isPrefilling }
         while budget > 0, let next = nextPrefill(prefilling) {
             let slot = prefilling.remove(at: next)
             takeCachedBlocks(slot)
@@ -286,21 +298,27 @@ public struct Scheduler: Sendable {
         var outcomes: [SegmentOutcome] = []
         outcomes.reserveCapacity(results.count)
         for (segment, result) in zip(plan.segments, results) {
-            outcomes.append(complete(segment, result))
+            outcomes.append(complete(segment, of: plan, result))
         }
         // Cancelled while the step ran, without rows in it.
         for slot in order where slots[slot]!.isCancelled { remove(slot) }
         return outcomes
     }
 
-    private mutating func complete(_ segment: StepSegment, _ result: SegmentResult) -> SegmentOutcome {
+    private mutating func complete(_ segment: StepSegment, of plan: StepPlan, _ result: SegmentResult) -> SegmentOutcome {
         let slot = segment.slot
         precondition(slots[slot]?.id == segment.sequence, "\(segment.sequence) is not in slot \(slot)")
+        let accepted = if case .sampled(_, _, let accepted) = result { accepted } else { 0 }
+        precondition(accepted <= segment.drafts.count, "\(accepted) of \(segment.drafts.count) drafts accepted")
+        // The keys and values of rejected drafts lie behind the sequence's end, where the next ones are written.
+        let rows = segment.rows.count - segment.drafts.count + accepted
         if segment.isPrefill {
-            prefillTokens += UInt64(segment.rows.count)
+            prefillTokens += UInt64(rows)
         } else {
-            decodeTokens += UInt64(segment.rows.count)
+            decodeTokens += UInt64(rows)
         }
+        draftTokens += UInt64(segment.drafts.count)
+        acceptedDraftTokens += UInt64(accepted)
         if slots[slot]!.isCancelled {
             remove(slot)
             return .cancelled
@@ -310,12 +328,14 @@ public struct Scheduler: Sendable {
             return .failed
         }
         precondition(slots[slot]!.computed == segment.startPosition, "\(segment.sequence) has moved since the step was planned")
-        slots[slot]!.computed += segment.rows.count
+        slots[slot]!.computed += rows
+        slots[slot]!.tokens += plan.tokens[segment.drafts.prefix(accepted)]
+        slots[slot]!.lookup.learn(drafted: segment.drafts.count, accepted: accepted)
         registerFullBlocks(slot)
 
         var reason: FinishReason?
         switch result {
-        case .sampled(let token, let ends):
+        case .sampled(let token, let ends, _):
             precondition(segment.samples, "a token for a segment of \(segment.sequence) that samples none")
             slots[slot]!.tokens.append(token)
             let sequence = slots[slot]!
@@ -446,25 +466,35 @@ public struct Scheduler: Sendable {
         block == 0 ? .root(sequence.seed) : .block(sequence.blockTable[block - 1])
     }
 
-    private mutating func addRows(_ count: Int, of slot: Int, to plan: inout StepPlan) {
+    /// Drafts of what follows in a sequence that decodes.
+    private mutating func drafts(for slot: Int, most: Int) -> [Int32] {
+        let sequence = slots[slot]!
+        // The last token of an answer is sampled from the row before it.
+        let room = sequence.maxTokens - sequence.generatedCount - 1
+        return most > 0 ? slots[slot]!.lookup.drafts(after: sequence.tokens, most: min(most, room)) : []
+    }
+
+    private mutating func addRows(_ count: Int, of slot: Int, drafts: [Int32] = [], to plan: inout StepPlan) {
         let start = slots[slot]!.computed
-        let end = start + count
+        let end = start + count + drafts.count
         while slots[slot]!.blockTable.count < BlockPool.blocks(for: end) {
             slots[slot]!.blockTable.append(pool.drawReserved())
             slots[slot]!.reservedBlocks -= 1
         }
         let sequence = slots[slot]!
-        shares.charge(sequence.seed.owner, rows: count)
-        assert(end <= sequence.tokens.count && sequence.reservedBlocks >= 0)
-        let samples = end == sequence.tokens.count && sequence.maxTokens > 0
+        shares.charge(sequence.seed.owner, rows: count + drafts.count)
+        assert(start + count <= sequence.tokens.count && sequence.reservedBlocks >= 0)
+        let samples = start + count == sequence.tokens.count && sequence.maxTokens > 0
         let isPrefill = sequence.isPrefilling
         let logits: StepPlan.Logits =
-            if isPrefill && sequence.wantsPromptLogprobs { .all } else if samples { .last } else { .none }
+            if isPrefill && sequence.wantsPromptLogprobs || !drafts.isEmpty { .all } else if samples { .last } else { .none }
+        let first = plan.tokens.count
+        plan.tokens += sequence.tokens[start..<start + count]
+        plan.tokens += drafts
         plan.segments.append(
             StepSegment(
-                sequence: sequence.id, slot: slot, rows: plan.tokens.count..<plan.tokens.count + count, startPosition: start,
-                blockTable: sequence.blockTable, logits: logits, samples: samples, isPrefill: isPrefill))
-        plan.tokens.append(contentsOf: sequence.tokens[start..<end])
+                sequence: sequence.id, slot: slot, rows: first..<plan.tokens.count, startPosition: start, blockTable: sequence.blockTable, logits: logits,
+                samples: samples, isPrefill: isPrefill, drafts: first + count..<plan.tokens.count))
     }
 
     private mutating func registerFullBlocks(_ slot: Int) {

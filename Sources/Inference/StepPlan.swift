@@ -50,6 +50,9 @@ public struct StepSegment: Sendable {
     public let samples: Bool
     /// Whether the rows belong to the prompt.
     public let isPrefill: Bool
+    /// Rows after the first one of a decoding sequence: drafts of the tokens that follow. Then every row has logits, and a draft is accepted if it is what is
+    /// sampled from the row before it.
+    public let drafts: Range<Int>
 
     /// The positions of its rows.
     public var positions: Range<Int> { startPosition..<startPosition + rows.count }
@@ -59,8 +62,8 @@ public struct StepSegment: Sendable {
 public enum SegmentResult: Sendable, Equatable {
     /// The rows are computed; nothing was to be sampled.
     case computed
-    /// The rows are computed and this is the next token. `ends`: it completes a stop string.
-    case sampled(Int32, ends: Bool = false)
+    /// The rows are computed and this is the next token, after so many accepted drafts. `ends`: it completes a stop string.
+    case sampled(Int32, ends: Bool = false, accepted: Int = 0)
     /// The sequence cannot go on.
     case failed
 }

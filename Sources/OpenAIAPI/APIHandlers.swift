@@ -56,7 +56,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
     let logger: Logger
     let state = Confined(State())
     private let registry: MetricsRegistry
-    private let router = APIRoute.router()
+    let router = APIRoute.router()
     let preparationExecutor: BlockingExecutor
     /// Reads adapters that requests wait for.
     let adapterLoads: BlockingExecutor
@@ -151,7 +151,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         let state = state.on(transport)
         do throws(APIError) {
             // Before anything else, so that nobody learns more without a key, and no body is read for nothing.
-            _ = try authorize(head, route)
+            _ = try authorize(head, route, path: path)
             guard let route else { return .accept(bodyLimit: nil) }
             if route == .createJob { return .accept(bodyLimit: configuration.jobRequestBytes) }
             if route.isAdapterCommand || route == .createKey { return .accept(bodyLimit: configuration.adapterChangeBytes) }
@@ -182,7 +182,7 @@ package final class APIHandlers<Transport: ResponseTransport>: Sendable {
         let wanted: APIRoute? = if case .found(let route, _) = match { route } else { nil }
         let request: APIRequest
         do throws(APIError) {
-            request = APIRequest(incoming, caller: try authorize(incoming.head, wanted))
+            request = APIRequest(incoming, caller: try authorize(incoming.head, wanted, path: incoming.path))
         } catch {
             endUpload(incoming.exchange, on: transport)
             return refuse(incoming.exchange, error, route: wanted, request: APIRequest(incoming, caller: .nobody), on: transport)

@@ -80,8 +80,13 @@ struct APIMetrics: Sendable {
         let tokens = registry.counter(
             "graft_engine_tokens_total", help: "Tokens that the engine worked through, by kind; cached ones were spared.", labels: ["kind"])
         let (prefill, decode, spared) = (tokens.series("prefill"), tokens.series("decode"), tokens.series("cached"))
+        let drafts = registry.counter(
+            "graft_draft_tokens_total", help: "Draft tokens of speculative decoding: computed, and accepted.", labels: ["kind"])
+        let (computed, accepted) = (drafts.series("computed"), drafts.series("accepted"))
         registry.onCollect { [weak service] in
             guard let statistics = service?.statistics else { return }
+            computed.raise(to: statistics.draftTokens)
+            accepted.raise(to: statistics.acceptedDraftTokens)
             running.set(Double(statistics.running))
             waiting.set(Double(statistics.waiting))
             total.set(Double(statistics.blocksTotal))

@@ -74,6 +74,7 @@ struct LoadedModel {
         configuration.maxSequences = settings.maxSequences
         configuration.maxQueued = settings.maxQueued
         configuration.spareSequences = settings.spareSequences
+        configuration.maxRowsWithDrafts = settings.draftRows
         configuration.numerics = settings.exact ? .exact : .fast
         configuration.cachePrecision = settings.cachePrecision
         return try Engine(model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: digest, variant: variant, pool: pool, turnstile: turnstile)

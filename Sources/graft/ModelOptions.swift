@@ -33,6 +33,7 @@ struct ModelOptions: ParsableArguments {
             maxSequences: try settings.integer("engine.max_sequences", 16, in: 1...256),
             maxQueued: try settings.integer("engine.max_queued", 256, in: 0...1_000_000),
             spareSequences: try settings.integer("engine.spare_sequences", 4, in: 0...256),
+            draftRows: try settings.integer("engine.draft_rows", 8, in: 0...64),
             cacheMegabytes: try settings.integer("engine.cache_megabytes", 0, in: 0...1 << 24),
             cachePrecision: try settings.choice("engine.cache_type", KVCache.Precision.float16),
             exact: try exact || settings.bool("engine.exact", false))
@@ -51,6 +52,8 @@ struct EngineSettings {
     var maxQueued: Int
     /// Beyond `maxSequences`, for owners that run nothing.
     var spareSequences: Int
+    /// Rows of a step up to which drafts are added; 0: none.
+    var draftRows: Int
     /// 0: sized to the sequences and the machine.
     var cacheMegabytes: Int
     var cachePrecision: KVCache.Precision

@@ -6,7 +6,7 @@ import Yams
 /// Every setting is one line of `keys`: what is not there is refused by name, so that a misspelt setting is never silently ignored.
 struct Settings {
     private static let keys: Set<String> = [
-        "model", "models_directory", "engine.threads", "engine.context_length", "engine.max_sequences", "engine.spare_sequences", "engine.max_queued", "engine.cache_megabytes",
+        "model", "models_directory", "engine.threads", "engine.context_length", "engine.max_sequences", "engine.spare_sequences", "engine.draft_rows", "engine.max_queued", "engine.cache_megabytes",
         "engine.cache_type", "engine.exact", "server.host", "server.port", "server.max_connections", "server.allowed_hosts", "server.max_body_megabytes", "server.drain_seconds",
         "server.header_seconds", "server.body_idle_seconds", "server.idle_seconds", "server.write_idle_seconds", "server.min_bytes_per_second",
         "server.max_upload_megabytes", "server.tls_certificate", "server.tls_private_key", "server.insecure_listen", "data_directory", "adapters.directory", "adapters.memory_megabytes", "adapters.default", "adapters.lora_paths_directory",

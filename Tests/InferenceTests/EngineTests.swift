@@ -76,13 +76,14 @@ struct EngineTests {
         }
 
         func engine(
-            sequences: Int = 16, context: Int = 1024, blocks: Int = 400, queued: Int = 1000, turnstile: ComputeTurnstile = ComputeTurnstile()
+            sequences: Int = 16, context: Int = 1024, blocks: Int = 400, queued: Int = 1000, draftRows: Int = 8, turnstile: ComputeTurnstile = ComputeTurnstile()
         ) throws -> Engine {
             let c = model.configuration
             let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: .float16)
             var configuration = EngineConfiguration(contextLength: context, cacheBytes: blocks * blockBytes)
             configuration.maxSequences = sequences
             configuration.maxQueued = queued
+            configuration.maxRowsWithDrafts = draftRows
             return try Engine(
                 model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: "base", variant: KernelVariant(), pool: pool, turnstile: turnstile)
         }
@@ -129,6 +130,48 @@ struct EngineTests {
     @Test func concurrentAnswersAreThoseOfEachAlone() async throws {
         guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
         _ = try await EngineTests.answersAloneAndTogether(fixture, EngineTests.requests(fixture, count: 16))
+    }
+
+    /// Answers that repeat their prompts or themselves, with all that decides a token: the same with drafts, several of which are accepted, and without.
+    @Test func draftsChangeNoAnswer() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let list = (1...12).map { "\($0). The red house by the river is number \($0).\n" }.joined()
+        var requests = (0..<10).map { i in
+            var request = GenerationRequest(prompt: fixture.tokenizer.encode(i % 3 == 0 ? list + "Again:\n" + list.prefix(60) : list, addSpecial: false, parseSpecial: false))
+            request.maxTokens = 40 + i
+            request.ignoresEndOfGeneration = i % 2 == 0
+            request.logprobs = 3
+            request.sampling.temperature = i < 5 ? 0 : 0.7
+            request.sampling.seed = UInt64(i)
+            return request
+        }
+        requests[1].sampling.presencePenalty = 0.5
+        requests[2].sampling.frequencyPenalty = 0.3
+        requests[3].sampling.repetitionPenalty = 1.05
+        requests[4].stop = ["number 15"]
+        requests[6].sampling.topP = 0.8
+        requests[7].sampling.topK = 5
+        requests[8].wantsPromptLogprobs = true
+        let plain = try fixture.engine(draftRows: 0), drafting = try fixture.engine(draftRows: 8), collector = Collector()
+        // One at a time, then three at once.
+        for group in requests.indices.map({ [$0] }) + [[0, 1, 5], [4, 7, 9]] {
+            let ids = [plain, drafting].map { _ in group.map { _ in SequenceID() } }
+            for (engine, ids) in zip([plain, drafting], ids) {
+                for (id, number) in zip(ids, group) { try engine.submit(requests[number], as: id, to: collector) }
+                try await collector.settle(ids)
+            }
+            for (number, (a, b)) in zip(group, zip(ids[0], ids[1])) {
+                let expected = collector[a], found = collector[b]
+                #expect(found.tokens == expected.tokens && found.text == expected.text && found.logprobs == expected.logprobs, "request \(number)")
+                #expect(found.reason == expected.reason && found.stopString == expected.stopString && found.usage?.completionTokens == expected.usage?.completionTokens)
+                #expect(found.promptLogprobs == expected.promptLogprobs && found.error == nil && !found.tokens.isEmpty)
+            }
+        }
+        let statistics = drafting.statistics
+        #expect(plain.statistics.draftTokens == 0 && statistics.acceptedDraftTokens > 100 && statistics.acceptedDraftTokens <= statistics.draftTokens)
+        #expect(statistics.decodeTokens == plain.statistics.decodeTokens && statistics.steps < plain.statistics.steps)
+        await plain.shutdown()
+        await drafting.shutdown()
     }
 
     @Test func sharedPrefixIsColdAnswer() async throws {

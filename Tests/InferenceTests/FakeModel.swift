@@ -19,7 +19,11 @@ struct FakeModel {
     /// Ends an answer.
     static let end: Int32 = 0
 
-    static func next(_ tokens: some Sequence<Int32>, _ seed: PrefixSeed) -> Int32 {
+    /// The owner whose answers mostly repeat what came nine tokens before.
+    static let parrot = "parrot"
+
+    static func next(_ tokens: some RandomAccessCollection<Int32>, _ seed: PrefixSeed) -> Int32 {
+        if seed.owner == parrot, tokens.count >= 9, tokens.count % 17 != 0 { return tokens[tokens.index(tokens.endIndex, offsetBy: -9)] }
         var state: UInt64 = 0xCBF2_9CE4_8422_2325
         for byte in seed.owner.utf8 { state = (state ^ UInt64(byte)) &* 0x100_0000_01B3 }
         for token in tokens { state = (state ^ UInt64(UInt32(bitPattern: token))) &* 0x100_0000_01B3 }
@@ -38,9 +42,9 @@ struct FakeModel {
         return Array(tokens[prompt.count...])
     }
 
-    /// Writes the rows of a segment and returns the next token after the last, or `nil` if the cache does not hold the
-    /// sequence's own history.
-    mutating func compute(_ segment: StepSegment, _ plan: StepPlan, seed: PrefixSeed) -> Int32? {
+    /// Writes the rows of a segment and returns the next tokens after its last row that is no draft, and after each draft; `nil` if the cache does not hold
+    /// the sequence's own history.
+    mutating func compute(_ segment: StepSegment, _ plan: StepPlan, seed: PrefixSeed) -> [Int32]? {
         func place(_ position: Int) -> Int {
             Int(segment.blockTable[position / BlockPool.blockSize]) * BlockPool.blockSize + position % BlockPool.blockSize
         }
@@ -52,6 +56,6 @@ struct FakeModel {
             guard let cell = cache[place(position)], cell.position == position, cell.seed == seed else { return nil }
             history.append(cell.token)
         }
-        return Self.next(history, seed)
+        return (history.count - segment.drafts.count...history.count).map { Self.next(history[..<$0], seed) }
     }
 }

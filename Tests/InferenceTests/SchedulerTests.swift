@@ -276,10 +276,11 @@ struct SchedulerTests {
             $0.maxPromptLogprobRows = 20
             $0.admissionOrder = round % 2 == 0 ? .fairByOwner : .arrival
             $0.spareSequences = round % 2 == 0 ? 2 : 0
+            $0.maxRowsWithDrafts = [0, 4, 12, 12][round - 1]
         }
         var scheduler = Scheduler(limits)
         var model = FakeModel(blocks: limits.blockCount)
-        let seeds = ["", "alice", "bob"].map { PrefixSeed(owner: $0, baseDigest: "base") }
+        let seeds = ["", "alice", "bob", FakeModel.parrot].map { PrefixSeed(owner: $0, baseDigest: "base") }
         let prefixes = (0..<6).map { _ in (0..<160).map { _ in Int32.random(in: 1..<1000, using: &generator) } }
 
         struct Client {
@@ -374,21 +375,32 @@ struct SchedulerTests {
                 #expect(skipped >= 0 && skipped % BlockPool.blockSize == 0)
                 #expect(skipped == 0 || (segment.startPosition % BlockPool.blockSize == 0 && segment.isPrefill))
                 #expect(!client.isPaused)
-                #expect(Array(plan.tokens[segment.rows]) == Array(all[segment.positions]))
-                client.nextPosition = segment.positions.upperBound
+                let positions = segment.startPosition..<segment.positions.upperBound - segment.drafts.count
+                #expect(Array(plan.tokens[segment.rows.dropLast(segment.drafts.count)]) == Array(all[positions]))
+                #expect(segment.drafts.isEmpty || (firstPrefill == plan.segments.count && plan.rowCount <= limits.maxRowsWithDrafts && !segment.isPrefill))
+                client.nextPosition = positions.upperBound
                 if client.request.wantsPromptLogprobs, segment.isPrefill {
                     #expect(segment.logits == .all && segment.rows.count <= limits.maxPromptLogprobRows)
                     client.logitRows += segment.rows.count
                 }
                 let next = model.compute(segment, plan, seed: client.request.seed)
-                let token = try #require(next)
+                let following = try #require(next)
                 if segment.samples {
-                    #expect(segment.logits != .none && segment.positions.upperBound == all.count)
+                    #expect(segment.logits == (segment.drafts.isEmpty && !(client.request.wantsPromptLogprobs && segment.isPrefill) ? .last : .all) && positions.upperBound == all.count)
                     if Int.random(in: 0..<2000, using: &generator) == 0 {
                         results.append(.failed)
                     } else {
-                        client.tokens.append(token)
-                        results.append(.sampled(token, ends: client.tokens.count == client.stopsAt))
+                        // Drafts are accepted up to the first wrong one, and up to the answer's end.
+                        var accepted = 0
+                        client.tokens.append(following[0])
+                        func isOver() -> Bool { client.tokens.count == client.stopsAt || (client.tokens.last == FakeModel.end && !client.request.ignoresEndOfGeneration) }
+                        while accepted < segment.drafts.count, following[accepted] == plan.tokens[segment.drafts.lowerBound + accepted], !isOver() {
+                            accepted += 1
+                            client.tokens.append(following[accepted])
+                        }
+                        #expect(client.tokens.count <= client.expected.count)
+                        client.nextPosition! += accepted
+                        results.append(.sampled(client.tokens.last!, ends: client.tokens.count == client.stopsAt, accepted: accepted))
                     }
                 } else {
                     results.append(.computed)
@@ -432,6 +444,8 @@ struct SchedulerTests {
         let pool = scheduler.pool
         #expect(pool.inUseCount == 0 && pool.reserved == 0 && pool.available == limits.blockCount)
         #expect(scheduler.cachedTokens > 0 && pool.statistics.registrations > 0)
+        let drafts = scheduler.statistics.draftTokens, accepted = scheduler.statistics.acceptedDraftTokens
+        #expect(round == 1 ? drafts == 0 : accepted > 0 && accepted < drafts)
         pool.checkInvariants()
     }
 }

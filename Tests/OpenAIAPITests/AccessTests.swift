@@ -96,6 +96,8 @@ struct KeyedHarness {
         #expect(await keyed.send(.get, path, key: try keyed.key().text).status == 404)
         #expect(await keyed.send(.put, "/v1/models", key: nil).status == 401)
         #expect(await keyed.send(.put, "/v1/models", key: try keyed.key([.train]).text).status == 405)
+        // A path that is open to all says to all what it knows.
+        for path in ["/health", "/livez", "/readyz"] { #expect(await keyed.send(.trace, path, key: nil).status == 405) }
     }
 
     @Test(arguments: APIRoute.allCases) func aScopeIsMissing(_ route: APIRoute) async throws {

@@ -7,13 +7,19 @@ extension APIHandlers {
     // MARK: - Letting in
 
     /// Who sends a request, if he may. Asked when the head has come, and again when the body has: a key may end in between.
-    /// - Parameter route: `nil` for what is no route. That is told only to those who have a key.
-    func authorize(_ head: HTTPRequest, _ route: APIRoute?) throws(APIError) -> Caller {
-        let access = route?.access ?? .anyKey
+    /// - Parameters:
+    ///   - route: `nil` for what is no route. That is told only to those who have a key, but for another method on a path that is open to all.
+    ///   - path: of the request.
+    func authorize(_ head: HTTPRequest, _ route: APIRoute?, path: String) throws(APIError) -> Caller {
+        let access = route?.access ?? (isOpen(path) ? .open : .anyKey)
         if access == .open { return .nobody }
         let caller = try keys.caller(head.headerFields[.authorization])
         if case .scope(let scope) = access, !caller.scopes.contains(scope) { throw .missingScope(scope) }
         return caller
+    }
+
+    private func isOpen(_ path: String) -> Bool {
+        if case .found(let route, _) = router.match(.get, path) { route.access == .open } else { false }
     }
 
     /// Ends what runs for keys that were revoked or have expired, each with its error. The server calls it several times a second.
