@@ -64,6 +64,7 @@ let package = Package(
             ]),
         // Tests.
         .target(name: "TestSupport", dependencies: ["COpenSSL"], path: "Tests/TestSupport"),
+        .target(name: "CTestSupport", path: "Tests/CTestSupport"),
         .target(
             name: "FuzzTargets",
             dependencies: ["OpenAIAPI", "Training", "Inference", "Adapters", "Modeling", "Tokenization", "HTTP1", "GGUF", "Kernels", "JSON", httpTypes, "TestSupport"],
@@ -72,7 +73,7 @@ let package = Package(
         .testTarget(name: "JSONTests", dependencies: ["JSON"]),
         .testTarget(name: "KernelsTests", dependencies: ["Kernels", "CKernels"], exclude: ["Fixtures"]),
         .testTarget(name: "ExecutorsTests", dependencies: ["Executors"]),
-        .testTarget(name: "TLSTests", dependencies: ["TLS", "TestSupport"]),
+        .testTarget(name: "TLSTests", dependencies: ["TLS", "TestSupport", "CTestSupport"]),
         .testTarget(name: "HTTP1Tests", dependencies: ["HTTP1", httpTypes]),
         .testTarget(name: "ObservabilityTests", dependencies: ["Observability", logging]),
         .testTarget(name: "GGUFTests", dependencies: ["GGUF", "Kernels"]),

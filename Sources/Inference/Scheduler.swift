@@ -23,7 +23,7 @@ public struct SchedulerConfiguration: Sendable {
     public var maxQueued = 256
     /// Rows of one step. With the next it bounds the time of a step, and so how long a cancellation or a token waits.
     public var maxRowsPerStep = 512
-    /// Prefill rows of a step that also decodes.
+    /// Prefill rows of a step that also decodes; with `fairByOwner` more, up to `maxRowsPerStep`, for an owner who has no sequence that decodes.
     public var maxPrefillRowsWhileDecoding = 128
     /// Rows of one segment that want logits for every row: each is a whole vocabulary of floats.
     public var maxPromptLogprobRows = 64
@@ -271,13 +271,16 @@ public struct Scheduler: Sendable {
             spare -= drafts.count
             addRows(1, of: slot, drafts: drafts, to: &plan)
         }
-        var budget = configuration.maxRowsPerStep - plan.rowCount
-        if !plan.isEmpty { budget = min(budget, configuration.maxPrefillRowsWhileDecoding) }
-        while budget > 0, let next = nextPrefill(prefilling) {
+        var room = configuration.maxRowsPerStep - plan.rowCount
+        var budget = plan.isEmpty ? room : min(room, configuration.maxPrefillRowsWhileDecoding)
+        while let next = nextPrefill(prefilling) {
+            let most = isNewcomer(prefilling[next], among: decoding) ? room : budget
+            guard most > 0 else { break }
             let slot = prefilling.remove(at: next)
             takeCachedBlocks(slot)
-            let rows = chunk(of: slots[slot]!, budget: budget)
+            let rows = chunk(of: slots[slot]!, budget: most)
             addRows(rows, of: slot, to: &plan)
+            room -= rows
             budget -= rows
         }
         if !plan.isEmpty {
@@ -419,6 +422,12 @@ public struct Scheduler: Sendable {
             return (shares.rows(of: owner), running[owner] ?? 0, index)
         }
         return slots.indices.min { rank($0) < rank($1) }
+    }
+
+    /// Whether a prompt is of an owner who gets no tokens yet while others do: then they wait for it a little longer than for each other's prompts.
+    private func isNewcomer(_ slot: Int, among decoding: [Int]) -> Bool {
+        let owner = slots[slot]!.seed.owner
+        return configuration.admissionOrder == .fairByOwner && !decoding.contains { slots[$0]!.seed.owner == owner }
     }
 
     private var runningByOwner: [String: Int] {

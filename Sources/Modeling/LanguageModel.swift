@@ -26,8 +26,11 @@ public final class LanguageModel: Sendable {
     public var hasTiedHead: Bool { head === embedding }
 
     /// Bytes of packed weights.
-    public var byteCount: Int {
-        layers.reduce(embedding.byteCount + (hasTiedHead ? 0 : head.byteCount)) { sum, layer in
+    public var byteCount: Int { bytesReadByAStep + (hasTiedHead ? 0 : embedding.byteCount) }
+
+    /// Bytes of weights that a step reads with logits, however few its rows are; of the embeddings it looks up some lines only.
+    public var bytesReadByAStep: Int {
+        layers.reduce(head.byteCount) { sum, layer in
             sum + [layer.q, layer.k, layer.v, layer.o, layer.gate, layer.up, layer.down].reduce(0) { $0 + $1.byteCount }
         }
     }

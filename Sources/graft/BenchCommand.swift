@@ -99,7 +99,22 @@ struct BenchCommand: AsyncParsableCommand {
             measure([], into: &base)
             if !adapters.isEmpty { measure(adapters, into: &adapted) }
         }
-        report(loaded, exact: exact, base, adapters.isEmpty ? nil : adapted, adapterBytes: adapters.first?.byteCount ?? 0)
+        let peak = Environment.peakResidentBytes, bandwidth = try loaded.pool.memoryBandwidth()
+        let positionBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: exact ? .float32 : settings.cachePrecision) / KVCache.blockTokens
+        // Every token of a step follows from all weights and from its sequence's own keys and values, half of the answer's on average.
+        let step = Memory(peakBytes: peak, bandwidth: bandwidth, stepBytes: loaded.model.bytesReadByAStep + sequences * positionBytes * (prefill + decode / 2))
+        report(loaded, exact: exact, base, adapters.isEmpty ? nil : adapted, adapterBytes: adapters.first?.byteCount ?? 0, step)
+    }
+
+    /// What decoding waits for when nothing else takes long: a step's bytes.
+    private struct Memory {
+        /// Resident, before the bandwidth was measured, which takes some itself.
+        var peakBytes: Int
+        var bandwidth: Double
+        var stepBytes: Int
+
+        /// Tokens per second that so many sequences could have.
+        func limit(sequences: Int) -> Double { Double(sequences) * bandwidth / Double(stepBytes) }
     }
 
     private struct Rates {
@@ -124,14 +139,17 @@ struct BenchCommand: AsyncParsableCommand {
         return try Adapter(name: "random-\(number)", version: 1, digest: "", configuration: c, numerics: numerics, pairs: pairs)
     }
 
-    private func report(_ loaded: LoadedModel, exact: Bool, _ base: Rates, _ adapted: Rates?, adapterBytes: Int) {
+    private func report(_ loaded: LoadedModel, exact: Bool, _ base: Rates, _ adapted: Rates?, adapterBytes: Int, _ memory: Memory) {
+        let limit = memory.limit(sequences: sequences)
         let prefillRate = median(base.prefill), decodeRate = median(base.decode)
         if json {
             var object = JSONObject([
                 ("model", .string(loaded.name)), ("isa", .string(loaded.variant.name)), ("threads", .integer(Int64(loaded.pool.threadCount))),
                 ("exact", .bool(exact)), ("sequences", .integer(Int64(sequences))), ("prefill", .integer(Int64(prefill))), ("decode", .integer(Int64(decode))),
                 ("prefill_tokens_per_second", .number(prefillRate)), ("decode_tokens_per_second", .number(decodeRate)),
-                ("weights_bytes", .integer(Int64(loaded.model.byteCount))), ("peak_resident_bytes", .integer(Int64(Environment.peakResidentBytes))),
+                ("weights_bytes", .integer(Int64(loaded.model.byteCount))), ("peak_resident_bytes", .integer(Int64(memory.peakBytes))),
+                ("memory_bytes_per_second", .number(memory.bandwidth)), ("step_bytes", .integer(Int64(memory.stepBytes))),
+                ("decode_memory_limit_tokens_per_second", .number(limit)),
             ])
             if let adapted {
                 object["adapters"] = .integer(Int64(adapters))
@@ -147,6 +165,9 @@ struct BenchCommand: AsyncParsableCommand {
         line("kernels, threads", "\(loaded.variant.name), \(loaded.pool.threadCount)\(exact ? ", exact" : "")")
         line("prefill \(prefill)", "\(prefillRate.rounded(toPlaces: 1)) tokens/s")
         line("decode \(decode) × \(sequences)", "\(decodeRate.rounded(toPlaces: 1)) tokens/s")
+        line(
+            "memory reads", "\((memory.bandwidth / 1e9).rounded(toPlaces: 1)) GB/s; \((Double(memory.stepBytes) / 1e6).rounded(toPlaces: 1)) MB a step allow "
+                + "\(limit.rounded(toPlaces: 1)) tokens/s, of which decode has \((100 * decodeRate / limit).rounded(toPlaces: 1))%")
         if let adapted {
             func share(_ part: Double, _ whole: Double) -> String { "\((part / whole * 100).rounded(toPlaces: 1))% of the base" }
             let (prefilled, decoded) = (median(adapted.prefill), median(adapted.decode))
@@ -155,7 +176,7 @@ struct BenchCommand: AsyncParsableCommand {
             line("one adapter, packed", "\((Double(adapterBytes) / 1e6).rounded(toPlaces: 1)) MB")
         }
         line("weights", "\((Double(loaded.model.byteCount) / 1e6).rounded(toPlaces: 1)) MB")
-        line("peak resident", "\((Double(Environment.peakResidentBytes) / 1e6).rounded(toPlaces: 1)) MB")
+        line("peak resident", "\((Double(memory.peakBytes) / 1e6).rounded(toPlaces: 1)) MB")
     }
 }
 

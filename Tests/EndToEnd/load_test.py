@@ -1,4 +1,4 @@
-"""Slow clients, clients that leave and more work than the server can take: RELIABILITY R10 to R13 and R16.
+"""Slow clients, clients that leave and more work than the server can take: RELIABILITY R10 to R14 and R16.
 
 usage: load_test.py [--strict]
 
@@ -6,9 +6,14 @@ Starts servers of its own with short time limits; --strict takes the limits of C
 statuses, orders and counts; times are printed. Needs the model, openai and httpx. The last line is "N passed, M failed"."""
 import asyncio
 import json
+import os
+import random
 import re
+import shutil
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -297,6 +302,76 @@ def r13_a_minute_of_four_times_too_much():
         assert late <= 0.1, late
         eventually(lambda: is_idle(server.base), "an idle server")
         return f"{loaded:.0f} of {peak:.0f} tokens/s; {len(refusals)} refusals, 99% within {late * 1000:.0f} ms; no connection broke"
+
+
+def key(scratch, owner):
+    """A key of an owner that may chat, for a server that will be started on this folder."""
+    command = [os.environ.get("GRAFT_BINARY", ".build/release/graft"), "keys", "create", owner, "--owner", owner, "--scope", "infer"]
+    environment = os.environ | {"GRAFT_DATA_DIRECTORY": f"{scratch}/Data"}
+    found = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    return {"Authorization": "Bearer " + found.strip().splitlines()[0]}
+
+
+def story(source, words):
+    return [{"role": "user", "content": "Tell a story of " + " ".join(source.choices("river stone market engine garden silver letter signal bridge".split(), k=words))}]
+
+
+async def first_words(base, headers, count, source):
+    """Seconds from a request to the first token of its stream, one request after another."""
+    times = []
+    async with httpx.AsyncClient(base_url=base, timeout=PATIENCE, headers=headers) as http:
+        for _ in range(count):
+            body = {"messages": story(source, 120), "max_tokens": 4, "temperature": 0, "ignore_eos": True, "stream": True}
+            start = time.monotonic()
+            async with http.stream("POST", "/v1/chat/completions", json=body) as response:
+                assert response.status_code == 200, await response.aread()
+                first = None
+                async for line in response.aiter_lines():
+                    if first is None and '"content":"' in line and '"content":""' not in line:
+                        first = time.monotonic() - start
+                times.append(first)
+    return times
+
+
+async def neighbours(base, quiet_headers, flood_headers, count):
+    source, statuses = random.Random(14), []
+    quiet = await first_words(base, quiet_headers, count, source)
+
+    async def flood(http, number):
+        words = random.Random(number)
+        while True:
+            body = {"messages": story(words, 120), "max_tokens": 60, "temperature": 0, "ignore_eos": True}
+            response = await http.post("/v1/chat/completions", json=body)
+            statuses.append(response.status_code)
+            # Without a rest the flood would be one of connections, and this program would take the cores that the server computes on.
+            await asyncio.sleep(int(response.headers.get("retry-after", 0)))
+
+    async with httpx.AsyncClient(base_url=base, timeout=4 * PATIENCE, headers=flood_headers, limits=httpx.Limits(max_connections=None)) as http:
+        tasks = [asyncio.create_task(flood(http, i)) for i in range(40)]
+        while not statuses:
+            await asyncio.sleep(0.05)
+        flooded = await first_words(base, quiet_headers, count, source)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    return quiet, flooded, statuses
+
+
+@check
+def r14_a_flood_of_one_key_leaves_another_its_first_token():
+    scratch = tempfile.mkdtemp()
+    try:
+        alice, bob = key(scratch, "alice"), key(scratch, "bob")
+        with Server(scratch, engine_max_sequences=8, engine_max_queued=16) as server:
+            quiet, flooded, statuses = asyncio.run(neighbours(server.base, bob, alice, 40 if STRICT else 10))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    # The flood is refused what does not fit; the neighbour never is, and is answered although there is always somebody in line before him.
+    assert set(statuses) == {200, 503}, set(statuses)
+    late = [sorted(times)[int(0.95 * (len(times) - 1))] for times in (quiet, flooded)]
+    if STRICT:
+        assert late[1] <= 2 * late[0], late
+    return f"first token, 95th percentile: {late[0] * 1000:.0f} ms quiet, {late[1] * 1000:.0f} ms beside the flood ({late[1] / late[0]:.2f} times), {len(statuses)} requests of the flood"
 
 
 @check

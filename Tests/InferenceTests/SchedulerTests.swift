@@ -261,6 +261,27 @@ struct SchedulerTests {
         #expect(scheduler.schedule().admissions.map(\.sequence) == [flood[0], one, flood[1]])
     }
 
+    @Test func aNewcomersPromptIsReadInLargerPieces() throws {
+        var scheduler = Scheduler(
+            configuration {
+                $0.admissionOrder = .fairByOwner
+                $0.maxRowsPerStep = 100
+                $0.maxPrefillRowsWhileDecoding = 32
+            })
+        let alice = PrefixSeed(owner: "alice", baseDigest: "base"), bob = PrefixSeed(owner: "bob", baseDigest: "base")
+        let first = SequenceID(), second = SequenceID(), newcomer = SequenceID()
+        try scheduler.submit(request(10, max: 50, seed: alice), as: first)
+        _ = complete(&scheduler, scheduler.schedule())
+        try scheduler.submit(request(90, max: 50, first: 100, seed: alice), as: second)
+        try scheduler.submit(request(90, max: 50, first: 300, seed: bob), as: newcomer)
+        // Bob gets nothing yet and his whole prompt at once; nothing is left of what Alice's own prompts may take.
+        let plan = scheduler.schedule()
+        #expect(plan.segments.map(\.sequence) == [first, newcomer] && plan.segments.map(\.rows.count) == [1, 90])
+        _ = complete(&scheduler, plan)
+        let next = scheduler.schedule()
+        #expect(next.segments.map(\.sequence) == [first, newcomer, second] && next.segments.map(\.rows.count) == [1, 1, 32])
+    }
+
     /// Random traffic with shared prefixes, cancellations (also while a step runs), pauses, failures and stop strings. The fake
     /// model checks that each row finds its own history in the cache; the test checks that each prompt row that was not cached
     /// is computed exactly once, that everybody gets the tokens that it would get alone, and that nothing is left over.
@@ -364,7 +385,10 @@ struct SchedulerTests {
             let firstPrefill = plan.segments.firstIndex(where: \.isPrefill) ?? plan.segments.count
             #expect(!plan.segments[firstPrefill...].contains { !$0.isPrefill })
             let prefillRows = plan.segments[firstPrefill...].map(\.rows.count).reduce(0, +)
-            #expect(firstPrefill == 0 || prefillRows <= limits.maxPrefillRowsWhileDecoding)
+            func owner(_ segment: StepSegment) -> String { clients[segment.sequence]!.request.seed.owner }
+            let decodingOwners = Set(plan.segments[..<firstPrefill].map(owner))
+            let hasNewcomer = limits.admissionOrder == .fairByOwner && plan.segments[firstPrefill...].contains { !decodingOwners.contains(owner($0)) }
+            #expect(firstPrefill == 0 || hasNewcomer || prefillRows <= limits.maxPrefillRowsWhileDecoding)
 
             var results: [SegmentResult] = []
             for segment in plan.segments {

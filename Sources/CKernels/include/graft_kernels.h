@@ -316,4 +316,12 @@ int graft_processor_count(void);
 // One caller at a time.
 void graft_pool_run(graft_pool *pool, graft_job job, void *context, size_t count, size_t grain);
 
+// A job that reads memory and does nothing else, to measure how fast it comes. Items: stretches of GRAFT_READING_BYTES from `base` on, which is aligned to 64.
+enum { GRAFT_READING_BYTES = 1 << 18 };
+typedef struct {
+    const uint8_t *base;
+    uint64_t sums[256];  // by thread
+} graft_memory_reading;
+void graft_read_memory(void *context, size_t begin, size_t end, int thread);
+
 #endif
