@@ -22,7 +22,7 @@ public struct EngineConfiguration: Sendable {
     public var maxRowsWithDrafts = 8
     /// How long a step may take, in seconds: the row budget follows the speed that is measured, so that a cancellation is never far away.
     public var stepTarget = 0.18
-    /// How long a step that also decodes may take: the gap that streaming clients see while somebody's prompt is read.
+    /// How long a step may take while several sequences run: the gap that streaming clients see while somebody's prompt is read, and what a newcomer waits.
     public var decodeStepTarget = 0.09
 
     public init(contextLength: Int, cacheBytes: Int) {

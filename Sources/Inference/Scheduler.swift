@@ -23,7 +23,8 @@ public struct SchedulerConfiguration: Sendable {
     public var maxQueued = 256
     /// Rows of one step. With the next it bounds the time of a step, and so how long a cancellation or a token waits.
     public var maxRowsPerStep = 512
-    /// Prefill rows of a step that also decodes; with `fairByOwner` more, up to `maxRowsPerStep`, for an owner who has no sequence that decodes.
+    /// Prefill rows of a step while several sequences run: the others wait for it. With `fairByOwner` more, up to `maxRowsPerStep`, for an owner who has no
+    /// sequence that decodes.
     public var maxPrefillRowsWhileDecoding = 128
     /// Rows of one segment that want logits for every row: each is a whole vocabulary of floats.
     public var maxPromptLogprobRows = 64
@@ -272,9 +273,12 @@ public struct Scheduler: Sendable {
             addRows(1, of: slot, drafts: drafts, to: &plan)
         }
         var room = configuration.maxRowsPerStep - plan.rowCount
-        var budget = plan.isEmpty ? room : min(room, configuration.maxPrefillRowsWhileDecoding)
+        // Who is alone has whole steps.
+        var budget = order.count == 1 ? room : min(room, configuration.maxPrefillRowsWhileDecoding)
+        var isFirst = true
         while let next = nextPrefill(prefilling) {
-            let most = isNewcomer(prefilling[next], among: decoding) ? room : budget
+            // One such prompt in a step, and before the others.
+            let most = isFirst && isNewcomer(prefilling[next]) ? room : budget
             guard most > 0 else { break }
             let slot = prefilling.remove(at: next)
             takeCachedBlocks(slot)
@@ -282,6 +286,7 @@ public struct Scheduler: Sendable {
             addRows(rows, of: slot, to: &plan)
             room -= rows
             budget -= rows
+            isFirst = false
         }
         if !plan.isEmpty {
             steps += 1
@@ -424,10 +429,12 @@ public struct Scheduler: Sendable {
         return slots.indices.min { rank($0) < rank($1) }
     }
 
-    /// Whether a prompt is of an owner who gets no tokens yet while others do: then they wait for it a little longer than for each other's prompts.
-    private func isNewcomer(_ slot: Int, among decoding: [Int]) -> Bool {
+    /// Whether a prompt is of an owner who gets no tokens yet, while others run: they wait for it a little longer than for each other's prompts.
+    private func isNewcomer(_ slot: Int) -> Bool {
+        guard configuration.admissionOrder == .fairByOwner, shares.ownerCount > 1 else { return false }
         let owner = slots[slot]!.seed.owner
-        return configuration.admissionOrder == .fairByOwner && !decoding.contains { slots[$0]!.seed.owner == owner }
+        let own = order.filter { slots[$0]!.seed.owner == owner }
+        return own.count < order.count && own.allSatisfy { slots[$0]!.isPrefilling }
     }
 
     private var runningByOwner: [String: Int] {

@@ -317,7 +317,8 @@ def story(source, words):
 
 
 async def first_words(base, headers, count, source):
-    """Seconds from a request to the first token of its stream, one request after another."""
+    """Seconds from a request to the first token of its stream, one request after another with a pause between: who asks without one wants all of the machine, and
+    his fair share beside somebody else is half of it."""
     times = []
     async with httpx.AsyncClient(base_url=base, timeout=PATIENCE, headers=headers) as http:
         for _ in range(count):
@@ -330,6 +331,7 @@ async def first_words(base, headers, count, source):
                     if first is None and '"content":"' in line and '"content":""' not in line:
                         first = time.monotonic() - start
                 times.append(first)
+            await asyncio.sleep(source.uniform(0.4, 0.8))
     return times
 
 
@@ -347,7 +349,7 @@ async def neighbours(base, quiet_headers, flood_headers, count):
             await asyncio.sleep(int(response.headers.get("retry-after", 0)))
 
     async with httpx.AsyncClient(base_url=base, timeout=4 * PATIENCE, headers=flood_headers, limits=httpx.Limits(max_connections=None)) as http:
-        tasks = [asyncio.create_task(flood(http, i)) for i in range(40)]
+        tasks = [asyncio.create_task(flood(http, i)) for i in range(27)]
         while not statuses:
             await asyncio.sleep(0.05)
         flooded = await first_words(base, quiet_headers, count, source)
