@@ -34,14 +34,15 @@ contract: build
 # A thousand publishes and deletes of adapters over four names while sixteen streams run (a few minutes). Fails on an error, on an answer that is
 # not wholly one version's, on gaps between tokens, and on memory that is not given back. Then twenty kills of a server that tunes: nothing that was
 # acknowledged may be missing, and every job must come to the same bytes (a few minutes more). Then a thousand slow clients, a minute of four times too
-# much work, and ten thousand mixed requests, a third of them given up, after which nothing may be left (half an hour).
+# much work, and ten thousand mixed requests, a third of them given up, after which nothing may be left (half an hour); their cache is small, so that it
+# has its whole size early on.
 soak: build
 	Scripts/setup tests
 	.build/release/graft pull smollm2-135m-instruct
 	Scripts/with-server sh -c '.venv/bin/python Tests/EndToEnd/swap_soak.py "$$GRAFT_BASE_URL" --pid "$$GRAFT_SERVER_PID" --strict'
 	.venv/bin/python Tests/EndToEnd/kill_soak.py --kills 20
 	.venv/bin/python Tests/EndToEnd/load_test.py --strict
-	Scripts/with-server sh -c '.venv/bin/python Tests/EndToEnd/mixed_soak.py "$$GRAFT_BASE_URL" --pid "$$GRAFT_SERVER_PID" --strict'
+	GRAFT_ENGINE_CACHE_MEGABYTES=256 Scripts/with-server sh -c '.venv/bin/python Tests/EndToEnd/mixed_soak.py "$$GRAFT_BASE_URL" --pid "$$GRAFT_SERVER_PID" --strict'
 
 # Every parser of what strangers send, each for SECONDS: `SECONDS=600 make fuzz`, `TARGET=http make fuzz`. The first run builds all of the server with
 # the address sanitizer (some minutes). `make test` runs the kept inputs.
