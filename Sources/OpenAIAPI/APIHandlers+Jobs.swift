@@ -149,7 +149,7 @@ struct JobQuery: Sendable {
                 guard pairs.count < JobRequest.metadataCount else {
                     throw .invalidValue("metadata", "'metadata' names more than \(JobRequest.metadataCount) pairs, expected at most as many as a job can have")
                 }
-                pairs[String(name.dropFirst("metadata[".count).dropLast())] = value
+                pairs[try QueryFields.metadataKey(name)] = value
             }
         }
         guard !pairs.isEmpty else { return }

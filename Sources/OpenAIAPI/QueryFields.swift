@@ -43,11 +43,18 @@ struct QueryFields {
         return text
     }
 
+    /// The key of a field called `metadata[key]`.
+    static func metadataKey(_ name: String) throws(APIError) -> String {
+        let key = String(name.dropFirst("metadata[".count).dropLast())
+        guard !key.isEmpty else { throw .invalidValue("metadata", "The query has 'metadata[]', which names no key, expected metadata[key]=value") }
+        return key
+    }
+
     /// All `metadata[key]=value`. `metadata=null` asks for nothing.
     func metadata() throws(APIError) -> [String: String] {
         var found: [String: String] = [:]
         for (name, value) in pairs where name.hasPrefix("metadata[") && name.hasSuffix("]") {
-            let key = String(name.dropFirst("metadata[".count).dropLast())
+            let key = try Self.metadataKey(name)
             guard found.updateValue(value, forKey: key) == nil else {
                 throw .invalidValue("metadata", "The query has 'metadata' twice for one key, expected it once")
             }

@@ -20,6 +20,7 @@ import openai
 
 from adapter_files import make_adapter, upload_form
 from checks import carry_out, check
+from wire import Server
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BINARY = os.environ.get("GRAFT_BINARY", ".build/release/graft")
@@ -327,6 +328,14 @@ def web_pages_and_hosts():
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80"):
         refused(call(keys["alice"], "GET", "/v1/models", headers={"host": host}), 421, "misdirected_request")
     assert call(keys["alice"], "GET", "/v1/models", headers={"host": "localhost:1"}).status_code == 200
+
+
+@check
+def web_pages_get_nothing_unless_they_are_named():
+    with Server() as server:
+        for method, headers in (("OPTIONS", {"access-control-request-method": "POST"}), ("GET", {})):
+            answer = httpx.request(method, server.base + "/v1/models", headers={"origin": ORIGIN} | headers)
+            assert not [name for name in answer.headers if name.startswith("access-control")], answer.headers
 
 
 # MARK: Audit and privacy

@@ -94,6 +94,9 @@ def withstands(server, first, drip, every, words):
     assert len(probes) >= 3 and all(status == 200 for _, status, _ in probes), probes
     eventually(lambda: figures(server.base)['graft_requests_total{route="rejected",status="408",model=""}'] >= SOCKETS, "the count of the refusals")
     slowest = max(duration for _, _, duration in probes)
+    if STRICT:
+        ready = sorted(duration for path, _, duration in probes if path == "/readyz")
+        assert ready[int(0.99 * (len(ready) - 1))] < 1, ready[-10:]
     return f"{SOCKETS} sockets, all 408 after {seconds:.1f} s; {len(probes)} probes, the slowest {slowest * 1000:.0f} ms"
 
 
@@ -227,6 +230,8 @@ def r12_leaving_in_any_phase_frees_everything():
             wire.socket.shutdown(1)
             # A client that ends its half of the connection has left: an answer cannot be told from one that nobody wants.
             assert eventually(lambda: is_idle(server.base), "its place") < PATIENCE
+    if STRICT:
+        assert max(times) <= 1, times
     return f"{len(times)} phases, freed after {', '.join(f'{t * 1000:.0f}' for t in times)} ms"
 
 

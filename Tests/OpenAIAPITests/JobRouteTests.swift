@@ -242,7 +242,7 @@ import Tuning
         _ = await get("/v1/fine_tuning/jobs?metadata[a]=b&metadata[c]=d")
         _ = await get("/v1/fine_tuning/jobs?metadata=null")
         #expect(tuning.state.withLock { $0.filters } == [.any, .any, .pairs(["a": "b", "c": "d"]), .none])
-        for query in ["limit=0", "limit=x", "limit=1001", "metadata=1", "metadata=null&metadata[a]=b", "after=ftjob-9"] {
+        for query in ["limit=0", "limit=x", "limit=1001", "metadata=1", "metadata[]=b", "metadata=null&metadata[a]=b", "after=ftjob-9"] {
             #expect(await get("/v1/fine_tuning/jobs?\(query)").status == 400, "\(query)")
         }
     }
