@@ -118,6 +118,13 @@ def r18_what_is_not_json_is_refused():
     for path in (COMPLETIONS, "/tokenize", "/detokenize", "/v1/fine_tuning/jobs", "/v1/feedback", "/v1/datasets/from_logs", "/lora-adapters"):
         refused(post(path, "[" * 60_000), code="invalid_json")
     refused(post(CHAT, "[]"), code="invalid_type")
+    # The quickest of several, which tells what the server does and not what else the machine has to do.
+    times = []
+    for _ in range(5):
+        start = time.monotonic()
+        refused(post(CHAT, body('{"a":' * 100_000)), code="invalid_json")
+        times.append(time.monotonic() - start)
+    assert min(times) <= 0.25, times
 
 
 @check

@@ -359,9 +359,14 @@ def one_audit_line_for_each_change():
     did("key.revoke", made, id_of(admin), "local")
     file = call(alice, "POST", "/v1/files", files={"file": ("a.jsonl", rows)}, data={"purpose": "fine-tune"}, headers={"x-request-id": "audited-1"}).json()["id"]
     did("file.upload", file)
-    kept = chat(alice, "Hello", store=True).json()["id"]
+    kept = chat(alice, "Hello", store=True, max_tokens=200, stop=["."]).json()["id"]
     feedback = call(alice, "POST", "/v1/feedback", json={"inference_id": kept, "metric_name": "good", "value": True}).json()["id"]
     did("feedback.create", feedback)
+    assert call(alice, "POST", "/v1/chat/completions/" + kept, json={"metadata": {"run": "audited"}}).status_code == 200
+    did("exchange.change", kept)
+    made_of_logs = call(alice, "POST", "/v1/datasets/from_logs", json={"filter": {"metadata": {"run": "audited"}}}).json()
+    assert "id" in made_of_logs, made_of_logs
+    did("file.create_from_logs", made_of_logs["id"])
     call(alice, "DELETE", "/v1/chat/completions/" + kept)
     did("exchange.delete", kept)
     for seed in (2, 3):
@@ -372,6 +377,11 @@ def one_audit_line_for_each_change():
     did("adapter.promote", "audited@1")
     call(alice, "POST", "/v1/adapters/audited/rollback", json={})
     did("adapter.rollback", "audited@2")
+    operator = create("operator", "--owner", "alice", "--scope", "admin", key=admin)
+    did("key.create", id_of(operator), id_of(admin), "local")
+    for pinned in (True, False):
+        assert call(operator, "POST", "/v1/adapters/audited/pin", json={"pinned": pinned}).status_code == 200
+        did("adapter.pin" if pinned else "adapter.unpin", "audited", id_of(operator))
     call(alice, "DELETE", "/v1/adapters/audited")
     did("adapter.delete", "audited")
     job = call(alice, "POST", "/v1/fine_tuning/jobs", json={"model": "default", "training_file": file, "method": {
@@ -412,6 +422,12 @@ def nothing_secret_is_in_the_logs():
     chat(key, CANARIES[0], model=key)
     with http(key).stream("POST", "/v1/chat/completions", json={"messages": [{"role": "user", "content": CANARIES[0]}], "stream": True, "max_tokens": 4}) as stream:
         stream.read()
+    # What one owner says is in no answer to another one.
+    chat(key, CANARIES[0], store=True, user=CANARIES[2], metadata={"about": CANARIES[0]})
+    lists = ("/v1/models", "/v1/files", "/v1/fine_tuning/jobs", "/v1/chat/completions", "/v1/adapters")
+    assert any(CANARIES[0] in call(key, "GET", path).text for path in lists)
+    for other in ("bob", "admin"):
+        assert not [word for path in lists for word in CANARIES if word in call(keys[other], "GET", path).text], other
     metrics = call(keys["admin"], "GET", "/metrics").text
     for text in (LOG.read_text(), AUDIT.read_text(), metrics):
         assert text and not KEY.search(text) and not [key for key in keys.values() if key[-43:] in text]
