@@ -96,7 +96,7 @@ let package = Package(
         .testTarget(
             name: "OpenAIAPITests",
             dependencies: [
-                "OpenAIAPI", "Tuning", "Training", "TestSupport", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "HTTPServing", "EventLoops", "Executors",
+                "OpenAIAPI", "Tuning", "Training", "TestSupport", "CTestSupport", "Inference", "Adapters", "InstructionStore", "Modeling", "Tokenization", "GGUF", "Kernels", "HTTPServing", "EventLoops", "Executors",
                 "Observability", "JSON", httpTypes, logging,
             ]),
         .testTarget(name: "graftTests", dependencies: ["graft", "Adapters", "ModelStore", "GGUF", "Kernels", "OpenAIAPI", "Inference", "HTTPServing", "JSON", logging]),

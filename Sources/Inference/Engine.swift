@@ -22,7 +22,7 @@ public struct EngineConfiguration: Sendable {
     public var maxRowsWithDrafts = 8
     /// How long a step may take, in seconds: the row budget follows the speed that is measured, so that a cancellation is never far away.
     public var stepTarget = 0.18
-    /// How long a step may take while several sequences run: the gap that streaming clients see while somebody's prompt is read, and what a newcomer waits.
+    /// How long a step that also decodes may take: the gap that streaming clients see while somebody's prompt is read.
     public var decodeStepTarget = 0.09
 
     public init(contextLength: Int, cacheBytes: Int) {
@@ -314,6 +314,8 @@ public actor Engine: GenerationService {
     }
 
     private func announce(_ admissions: [StepPlan.Admission]) {
+        guard !admissions.isEmpty else { return }
+        publishStatistics()
         deliver(admissions.map { GenerationEvent(sequence: $0.sequence, kind: .started(cachedTokens: $0.cachedTokens)) })
     }
 
@@ -348,9 +350,9 @@ public actor Engine: GenerationService {
         for (i, segment) in plan.segments.enumerated() {
             conclude(segment, outcomes[i], pieces[i], &events)
         }
-        deliver(events)
         adapt(plan, seconds: (clock.now - start).inSeconds)
         publishStatistics(clock.now)
+        deliver(events)
     }
 
     // MARK: Sampling
@@ -503,9 +505,10 @@ public actor Engine: GenerationService {
         var pieces = produced
         switch outcome {
         case .running: break
-        case .failed, .cancelled:
-            // A failure's event is already there; a cancelled sequence gets none.
-            if case .failed = outcome { deliver(events.filter { $0.sequence == id }) }
+        case .failed:
+            // Its event is already there.
+            return
+        case .cancelled:
             events.removeAll { $0.sequence == id }
             active[id] = nil
             return
@@ -531,7 +534,7 @@ public actor Engine: GenerationService {
 
     // MARK: Delivery
 
-    /// One call per sink with all of its events, in order.
+    /// One call per sink with all of its events, in order. Statistics are published before: who has seen an event finds it in the figures.
     private func deliver(_ events: [GenerationEvent]) {
         guard !events.isEmpty else { return }
         var batches: [(sink: any GenerationSink, events: [GenerationEvent])] = []
@@ -542,7 +545,10 @@ public actor Engine: GenerationService {
             } else {
                 batches.append((sink, [event]))
             }
-            if case .finished = event.kind { active[event.sequence] = nil }
+            switch event.kind {
+            case .finished, .failed: active[event.sequence] = nil
+            default: break
+            }
         }
         for batch in batches { batch.sink.deliver(batch.events) }
     }

@@ -23,8 +23,7 @@ public struct SchedulerConfiguration: Sendable {
     public var maxQueued = 256
     /// Rows of one step. With the next it bounds the time of a step, and so how long a cancellation or a token waits.
     public var maxRowsPerStep = 512
-    /// Prefill rows of a step while several sequences run: the others wait for it. With `fairByOwner` more, up to `maxRowsPerStep`, for an owner who has no
-    /// sequence that decodes.
+    /// Prefill rows of a step that also decodes; with `fairByOwner` more, up to `maxRowsPerStep`, for one prompt of an owner who has no sequence that decodes.
     public var maxPrefillRowsWhileDecoding = 128
     /// Rows of one segment that want logits for every row: each is a whole vocabulary of floats.
     public var maxPromptLogprobRows = 64
@@ -68,8 +67,8 @@ public struct ScheduledRequest: Sendable {
 /// the engine computes it, `complete(_:_:)` takes the result in; nothing else moves a sequence forward.
 ///
 /// A step has one row for every running sequence that decodes (and, if they are few and there are no prompts, draft rows), then prefill chunks in order of
-/// admission within the row budget (with `fairByOwner` in order of the owners' shares). A sequence is admitted when a slot is free and the pool can promise the blocks for its prompt and all tokens it may
-/// generate, so a running sequence is never preempted. Nobody overtakes the next sequence in line while it waits for blocks.
+/// admission within the row budget (with `fairByOwner` in order of the owners' shares). A sequence is admitted when a slot is free and the pool can promise the
+/// blocks for its prompt and all tokens it may generate, so a running sequence is never preempted. Nobody overtakes the next sequence in line while it waits for blocks.
 ///
 /// Prefixes: blocks are registered as soon as they are full, and a prompt is looked up at admission and again before each of
 /// its chunks that starts on a block, so of two requests with the same prefix that come together the later one shares what the
@@ -273,8 +272,7 @@ public struct Scheduler: Sendable {
             addRows(1, of: slot, drafts: drafts, to: &plan)
         }
         var room = configuration.maxRowsPerStep - plan.rowCount
-        // Who is alone has whole steps.
-        var budget = order.count == 1 ? room : min(room, configuration.maxPrefillRowsWhileDecoding)
+        var budget = plan.isEmpty ? room : min(room, configuration.maxPrefillRowsWhileDecoding)
         var isFirst = true
         while let next = nextPrefill(prefilling) {
             // One such prompt in a step, and before the others.

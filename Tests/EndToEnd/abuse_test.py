@@ -1,9 +1,10 @@
-"""Requests that are meant to do harm, over HTTP against a running server (R17, R18, R20, R21, R22, R28 and R29 of the list of tests).
+"""Requests that are meant to do harm, over HTTP against a running server (R17, R18, R20, R21, R22, R28 and R29 of the list of tests), and an engine that stands still (R23).
 
 usage: abuse_test.py      (GRAFT_BASE_URL names a server with directories of its own; GRAFT_SERVER_PID its process)
 
 Each is refused for what it is, or taken for what it says. After each check the process must be the same one, and must answer a conversation.
 The last line is "N passed, M failed"."""
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from checks import check, run
+from wire import Server, eventually, stopped_thread
 
 BASE = os.environ.get("GRAFT_BASE_URL", "http://127.0.0.1:8080").rstrip("/")
 PID = os.environ.get("GRAFT_SERVER_PID")
@@ -285,6 +287,30 @@ def r29_a_byte_order_mark_is_no_mistake_and_nonsense_is_none_of_the_formats():
     http.delete(f"/v1/files/{file['id']}")
     for content in (b"\x7fELF\x02", b"\xff\xfe{\x00}\x00", b"\x00" * 1000, b"\n\n\n"):
         refused(upload(content), param="file")
+
+
+@check
+def r23_a_server_whose_engine_stands_still_says_so_and_lives():
+    with Server() as server, httpx.Client(base_url=server.base, timeout=60) as client, concurrent.futures.ThreadPoolExecutor() as pool:
+        eventually(lambda: client.get("/readyz").status_code == 200, "readiness")
+        with stopped_thread(server.pid, "graft-engine"):
+            stalled = time.monotonic()
+            waiting = pool.submit(httpx.post, server.base + CHAT, json={"messages": USER, "max_tokens": 4}, timeout=120)
+            while (answer := client.get("/readyz")).status_code == 200:
+                assert client.get("/livez").status_code == 200
+                assert time.monotonic() < stalled + 60, "a server that computes nothing stays ready"
+                time.sleep(0.05)
+            took = time.monotonic() - stalled
+            error = refused(answer, 503, "engine_stalled")
+            assert answer.headers["retry-after"] and "5 s" in error["message"], (dict(answer.headers), error)
+            for _ in range(20):
+                assert client.get("/livez").status_code == 200 and client.get("/readyz").status_code == 503
+            assert client.get("/metrics").status_code == 200 and client.get("/v1/models").status_code == 200
+            assert not waiting.done(), waiting.result()
+        # What was asked meanwhile is answered, not lost.
+        assert waiting.result().status_code == 200
+        eventually(lambda: client.get("/readyz").status_code == 200, "readiness once more")
+        return f"not ready after {took:.1f} s"
 
 
 def the_same_server_answers(began=process()):

@@ -241,9 +241,18 @@ def another_owners_objects_look_like_none():
             answers.append(without_ids(call(bob, method, path.format(name), **options), str(name)))
         assert answers[0] == answers[1], (method, path, answers)
         assert answers[0][0] == 404, (method, path, answers[0])
-    # Training on somebody else's file is the one thing that is refused later, by the job's own validation, or at once.
-    answers = [call(bob, "POST", "/v1/fine_tuning/jobs", json={"model": "default", "training_file": name}) for name in (file, absent[file])]
-    assert answers[0].status_code == answers[1].status_code, (answers[0].text, answers[1].text)
+    # The files of a job and the places in lists are named elsewhere than in the path.
+    own = call(bob, "POST", "/v1/files", files={"file": ("b.jsonl", rows)}, data={"purpose": "fine-tune"}).json()["id"]
+    for body in (lambda id: {"model": "default", "training_file": id}, lambda id: {"model": "default", "training_file": own, "validation_file": id}):
+        answers = [without_ids(call(bob, "POST", "/v1/fine_tuning/jobs", json=body(id)), id) for id in (file, absent[file])]
+        assert answers[0] == answers[1] and answers[0][0] in (400, 404), answers
+    assert call(bob, "DELETE", "/v1/files/" + own).status_code == 200
+    for path, id in (("/v1/files", file), ("/v1/chat/completions", kept), ("/v1/fine_tuning/jobs", job)):
+        answers = [without_ids(call(bob, "GET", path, params={"after": name}), name) for name in (id, absent[id])]
+        assert answers[0] == answers[1], (path, answers)
+    operator = create("bobs", "--owner", "bob", "--scope", "admin", key=keys["admin"])
+    answers = [without_ids(call(operator, "POST", "/v1/unload_lora_adapter", json={"lora_name": name}), name) for name in ("alices", "absent")]
+    assert answers[0] == answers[1] and answers[0][0] in (400, 403, 404), answers
     assert call(bob, "POST", "/v1/fine_tuning/jobs", json={"model": "alices", "training_file": file}).status_code == 404
     # The job may have come to its end meanwhile, and left an adapter and a file of its own.
     for path, mine in (("/v1/files", file), ("/v1/chat/completions", kept), ("/v1/adapters", "alices"), ("/v1/fine_tuning/jobs", job)):
@@ -377,8 +386,17 @@ def one_audit_line_for_each_change():
     did("adapter.promote", "audited@1")
     call(alice, "POST", "/v1/adapters/audited/rollback", json={})
     did("adapter.rollback", "audited@2")
+    assert call(alice, "POST", "/v1/adapters/audited/promote", json={"version": 1, "share": 0.25}).status_code == 200
+    did("adapter.canary", "audited@1")
     operator = create("operator", "--owner", "alice", "--scope", "admin", key=admin)
     did("key.create", id_of(operator), id_of(admin), "local")
+    number = call(alice, "GET", "/v1/adapters/audited").json()["id"]
+    for blend, object in (([{"id": number, "scale": 0.5}], "audited*0.5"), ([], "-")):
+        assert call(operator, "POST", "/lora-adapters", json=blend).status_code == 200
+        did("adapter.set_global", object, id_of(operator))
+    chat(alice, "Hello", store=True, user="audited-user", max_tokens=2)
+    assert call(alice, "DELETE", "/v1/chat/completions", params={"user": "audited-user"}).json()["count"] == 1
+    did("exchange.delete_of_user", "-")
     for pinned in (True, False):
         assert call(operator, "POST", "/v1/adapters/audited/pin", json={"pinned": pinned}).status_code == 200
         did("adapter.pin" if pinned else "adapter.unpin", "audited", id_of(operator))

@@ -409,4 +409,5 @@ def r16_the_openai_package_gets_through_a_brief_overload():
         return f"statuses {seen}"
 
 
-run(CHECKS + ([r13_a_minute_of_four_times_too_much] if STRICT else []))
+if __name__ == "__main__":
+    run(CHECKS + ([r13_a_minute_of_four_times_too_much] if STRICT else []))

@@ -291,7 +291,9 @@ def metric(name):
 def a_client_that_leaves_frees_its_sequence():
     body = {"messages": MESSAGES, "stream": True, "ignore_eos": True, "max_tokens": 4000}
     with http.stream("POST", "/v1/chat/completions", json=body) as response:
-        next(line for line in response.iter_lines() if '"content":"' in line and '"content":""' not in line)
+        # Kept until the end: httpx closes the connection with the iterator.
+        lines = response.iter_lines()
+        next(line for line in lines if '"content":"' in line and '"content":""' not in line)
         assert metric("graft_sequences_running") == 1
     deadline = time.monotonic() + 1
     while metric("graft_sequences_running") != 0:

@@ -2,6 +2,8 @@
 
 The reader is deliberately not a library's: it takes nothing but the framing that RFC 9112 allows a server to send."""
 import atexit
+import contextlib
+import ctypes
 import dataclasses
 import os
 import pathlib
@@ -162,6 +164,29 @@ def eventually(condition, what):
         assert time.monotonic() - start < PATIENCE, f"waited in vain for {what}"
         time.sleep(0.01)
     return time.monotonic() - start
+
+
+@contextlib.contextmanager
+def stopped_thread(pid, name):
+    """Holds one thread of a process still, as a fault would, while the others go on: ptrace(2), which a parent may use on its child, and root on all.
+    Must be entered and left on one thread."""
+    PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT, WALL = 17, 0x4206, 0x4207, 0x40000000
+    library = ctypes.CDLL(None, use_errno=True)
+    library.ptrace.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p]
+    library.ptrace.restype = ctypes.c_long
+
+    def ptrace(request):
+        if library.ptrace(request, thread, None, None) != 0:
+            raise OSError(ctypes.get_errno(), f"ptrace: {os.strerror(ctypes.get_errno())}")
+
+    (thread,) = [int(task.name) for task in pathlib.Path(f"/proc/{pid}/task").iterdir() if (task / "comm").read_text().strip() == name]
+    ptrace(PTRACE_SEIZE)
+    ptrace(PTRACE_INTERRUPT)
+    os.waitpid(thread, WALL)
+    try:
+        yield
+    finally:
+        ptrace(PTRACE_DETACH)
 
 
 class Server:

@@ -414,6 +414,52 @@ struct EngineTests {
         return false
     }
 
+    /// Asks the engine for its figures with each event that it gets.
+    final class Observer: GenerationSink {
+        struct Seen: Equatable {
+            var running: Int, computed: UInt64
+        }
+
+        private let engine: Engine
+        private let seen = Mutex<(started: [Seen], text: [Seen], finished: [Seen])>(([], [], []))
+
+        init(_ engine: Engine) { self.engine = engine }
+
+        var all: (started: [Seen], text: [Seen], finished: [Seen]) { seen.withLock { $0 } }
+
+        func deliver(_ events: [GenerationEvent]) {
+            let statistics = engine.statistics
+            let now = Seen(running: statistics.running, computed: statistics.prefillTokens + statistics.decodeTokens)
+            seen.withLock { seen in
+                for event in events {
+                    switch event.kind {
+                    case .started: seen.started.append(now)
+                    case .text: seen.text.append(now)
+                    case .finished: seen.finished.append(now)
+                    default: Issue.record("\(event.kind)")
+                    }
+                }
+            }
+        }
+    }
+
+    @Test("the figures hold whatever an event has told")
+    func figuresBeforeEvents() async throws {
+        guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }
+        let engine = try fixture.engine(draftRows: 0)
+        let observer = Observer(engine)
+        var request = GenerationRequest(prompt: fixture.tokenizer.encode("The capital of France is", addSpecial: false, parseSpecial: false))
+        request.maxTokens = 4
+        request.ignoresEndOfGeneration = true
+        try engine.submit(request, as: SequenceID(), to: observer)
+        #expect(try await Self.eventually { observer.all.finished.count == 1 })
+        let all = observer.all, length = UInt64(request.prompt.count)
+        #expect(all.started == [.init(running: 1, computed: 0)])
+        #expect(all.text == (0..<4).map { .init(running: $0 < 3 ? 1 : 0, computed: length + $0) })
+        #expect(all.finished == [.init(running: 0, computed: length + 3)])
+        await engine.shutdown()
+    }
+
     @Test("R23 an idle engine proves that it can compute, and a stalled one does not")
     func heartbeat() async throws {
         guard let fixture = try Fixture(testModelPath(smolLM2FileName)) else { return }

@@ -107,8 +107,7 @@ extension StepPlan {
             given.alice += plan.rows(of: flood)
             given.bob += plan.rows(of: own)
         }
-        // Steps are whole but for those in which a prompt ends.
-        #expect((20 * 96...20 * 128).contains(given.alice + given.bob) && abs(given.alice - given.bob) <= 128)
+        #expect(given.alice + given.bob == 20 * 128 && abs(given.alice - given.bob) <= 128)
     }
 
     @Test("R14 a flood of one owner leaves the 95th percentile of another's rows to the first token within twice its quiet value", arguments: [5, 64, 200, 500])

@@ -280,12 +280,6 @@ struct SchedulerTests {
         _ = complete(&scheduler, plan)
         let next = scheduler.schedule()
         #expect(next.segments.map(\.sequence) == [first, newcomer, second] && next.segments.map(\.rows.count) == [1, 1, 32])
-        _ = complete(&scheduler, next)
-        // Several prompts of one owner have steps that a newcomer need not wait for long; one sequence alone has whole ones.
-        for id in [first, newcomer] { scheduler.cancel(id) }
-        let third = SequenceID()
-        try scheduler.submit(request(200, max: 50, first: 600, seed: alice), as: third)
-        #expect(scheduler.schedule().rowCount == 32)
     }
 
     /// Random traffic with shared prefixes, cancellations (also while a step runs), pauses, failures and stop strings. The fake
@@ -395,7 +389,7 @@ struct SchedulerTests {
             // The first prompt may take more if its owner gets no tokens yet.
             let decodingOwners = Set(plan.segments[..<firstPrefill].map(owner))
             let hasNewcomer = limits.admissionOrder == .fairByOwner && firstPrefill < plan.segments.count && !decodingOwners.contains(owner(plan.segments[firstPrefill]))
-            #expect(scheduler.runningCount == 1 || hasNewcomer || prefillRows <= limits.maxPrefillRowsWhileDecoding)
+            #expect(firstPrefill == 0 || hasNewcomer || prefillRows <= limits.maxPrefillRowsWhileDecoding)
 
             var results: [SegmentResult] = []
             for segment in plan.segments {

@@ -1,3 +1,4 @@
+import CTestSupport
 import FoundationEssentials
 import HTTPServing
 import HTTPTypes
@@ -113,6 +114,45 @@ struct KeyedHarness {
         let let_in = await keyed.harness.send(route.method, KeyedHarness.path(of: route), "{}", key: only.text)
         let status = await keyed.harness.transport.responses[let_in]?.status
         #expect(status != 401 && status != 403)
+    }
+
+    /// The same text is sent to rings whose key differs from it in one byte: the whole way from the field to the refusal takes as many instructions wherever
+    /// that byte is.
+    @Test("R40 where a key differs does not show in the number of instructions") func theDifferenceDoesNotShow() throws {
+        final class Attempt {
+            let ring: KeyRing, field: String
+            init(_ ring: KeyRing, _ field: String) { (self.ring, self.field) = (ring, field) }
+        }
+        func count(_ attempt: Attempt, _ body: @convention(c) (UnsafeMutableRawPointer?) -> Void) -> Int {
+            Int(graft_test_instruction_count(body, Unmanaged.passUnretained(attempt).toOpaque()))
+        }
+        let ask: @convention(c) (UnsafeMutableRawPointer?) -> Void = {
+            let attempt = Unmanaged<Attempt>.fromOpaque($0!).takeUnretainedValue()
+            _ = try? attempt.ring.caller(attempt.field)
+        }
+        let sent = APIKeyText().text
+        let secret = sent.utf8.count - 43
+        func attempt(kept: String) throws -> Attempt {
+            let storage = try Storage()
+            _ = try storage.store.insertKey(try #require(APIKeyText(kept)), StoredKey.Grant(name: "test"), at: 1_800_000_000)
+            let ring = try KeyRing(storage.store, isRequired: true, now: { 1_800_000_001 })
+            return Attempt(ring, "Bearer " + sent)
+        }
+        var attempts: [Attempt] = []
+        for place in [0, 1, 21, 41, 42] {
+            var bytes = Array(sent.utf8)
+            bytes[secret + place] = bytes[secret + place] == UInt8(ascii: "A") ? UInt8(ascii: "B") : UInt8(ascii: "A")
+            attempts.append(try attempt(kept: String(decoding: bytes, as: UTF8.self)))
+        }
+        for attempt in attempts {
+            do {
+                _ = try attempt.ring.caller(attempt.field)
+                Issue.record("let in with another key")
+            } catch { #expect(error.code == "invalid_api_key") }
+        }
+        let counts = attempts.map { count($0, ask) }
+        guard counts[0] >= 0 else { return print("skipped: this system lets no process be traced") }
+        #expect(Set(counts).count == 1 && counts[0] > 1000, "\(counts)")
     }
 
     @Test func theAuthorizationField() async throws {

@@ -54,7 +54,7 @@ public final class KeyRing: Sendable {
 
     /// Who has sent a request with this Authorization field.
     /// - Throws: 401, with the way to a key.
-    func caller(_ authorization: String?) throws(APIError) -> Caller {
+    package func caller(_ authorization: String?) throws(APIError) -> Caller {
         guard isRequired else { return .local }
         guard let authorization else { throw .missingKey }
         guard let token = Self.bearerToken(authorization) else { throw .malformedAuthorization }
