@@ -40,15 +40,25 @@ public final class TrainingCompute {
 
     /// Whether the processor multiplies bfloat16.
     public static func multipliesBFloat16(_ variant: KernelVariant) -> Bool {
-        graft_training_kernels_for(variant.table, 0).pointee.multiplies_bfloat16 != 0
+        graft_training_kernels_for(variant.table, BFloat16Unit.tiles.rawValue).pointee.multiplies_bfloat16 != 0
+    }
+
+    /// What multiplies bfloat16, from the slowest to the fastest: float32 units, vector units (AVX-512 BF16), a matrix unit (AMX).
+    public enum BFloat16Unit: Int32, Sendable, CaseIterable {
+        case widened, vectors, tiles
+    }
+
+    /// The name of the kernels, for benchmarks.
+    public static func name(_ variant: KernelVariant) -> String {
+        String(cString: graft_training_kernels_for(variant.table, BFloat16Unit.tiles.rawValue).pointee.name)
     }
 
     /// - Parameters:
     ///   - longestExample: tokens of the longest example that attention will see.
-    ///   - withoutBFloat16: multiplies bfloat16 without the processor's instructions for it, for tests.
+    ///   - bfloat16: the best unit for it that is used if it is there; others than the best are for tests.
     public init(
         variant: KernelVariant, pool: ComputePool, turnstile: ComputeTurnstile, matrixProduct: @escaping MatrixProduct, longestExample: Int, headDim: Int,
-        unitSeconds: Double = TrainingCompute.unitSeconds, withoutBFloat16: Bool = false, isInterrupted: @escaping () -> Bool = { false }
+        unitSeconds: Double = TrainingCompute.unitSeconds, bfloat16: BFloat16Unit = .tiles, isInterrupted: @escaping () -> Bool = { false }
     ) throws(KernelError) {
         self.variant = variant
         self.pool = pool
@@ -56,7 +66,7 @@ public final class TrainingCompute {
         self.matrixProduct = matrixProduct
         self.unitSeconds = unitSeconds
         self.isInterrupted = isInterrupted
-        kernels = graft_training_kernels_for(variant.table, withoutBFloat16 ? 1 : 0)
+        kernels = graft_training_kernels_for(variant.table, bfloat16.rawValue)
         attentionScratchBytes = Int(graft_train_attention_scratch(Int64(longestExample), Int32(headDim)))
         scratch = try MemoryRegion(byteCount: TrainingCompute.scratchBytes(threads: pool.threadCount, longestExample: longestExample, headDim: headDim))
     }
@@ -214,8 +224,12 @@ public final class TrainingCompute {
             let most = isOwn ? 256 : splitsRows ? max(96, (rows + 4 * threads - 1) / (4 * threads)) : max(rows, 1)
             job.row_block = Int64(isOwn ? min(most, max(48, (rows * blocks + 2 * threads - 1) / (2 * threads))) : most)
         } else {
-            job.column_block = 64
-            job.row_block = Int64(splitsRows ? max(96, (rows + 4 * threads - 1) / (4 * threads)) : max(rows, 1))
+            // Equal blocks of columns, in multiples of 64; where they are few, rows are divided as well, although each part brings the columns into order again.
+            let tiles = (columns + 63) / 64, wide = Int(kernels.pointee.bfloat16_columns) / 64
+            let blocks = (tiles + wide - 1) / wide
+            job.column_block = Int64((tiles + blocks - 1) / blocks * 64)
+            let parts = splitsRows ? 4 * threads : wide > 1 && blocks % threads != 0 && blocks < 4 * threads ? threads : 1
+            job.row_block = Int64(parts > 1 ? max(96, ((rows + parts - 1) / parts + 31) / 32 * 32) : max(rows, 1))
         }
         job.kernels = variant.table
         job.sgemm = isOwn ? nil : matrixProduct

@@ -8,8 +8,7 @@ public final class Trainer: TrainingService {
     private let variant: KernelVariant
     private let pool: ComputePool
     private let turnstile: ComputeTurnstile
-    /// For tests: no hardware products of bfloat16.
-    private let withoutBFloat16: Bool
+    private let bfloat16: TrainingCompute.BFloat16Unit
     private let unitSeconds: Double
 
     /// How long a unit of work is at most, about, between two of which serving may take its turn.
@@ -23,17 +22,18 @@ public final class Trainer: TrainingService {
         self.variant = variant
         self.pool = pool
         self.turnstile = turnstile
-        withoutBFloat16 = false
+        bfloat16 = .tiles
         self.unitSeconds = unitSeconds
     }
 
-    package init(model: LanguageModel, variant: KernelVariant, pool: ComputePool, withoutBFloat16: Bool) {
+    /// For tests: with the best unit for bfloat16 up to one.
+    package init(model: LanguageModel, variant: KernelVariant, pool: ComputePool, bfloat16: TrainingCompute.BFloat16Unit) {
         self.model = model
         self.variant = variant
         self.pool = pool
         turnstile = ComputeTurnstile()
         unitSeconds = Self.unitSeconds
-        self.withoutBFloat16 = withoutBFloat16
+        self.bfloat16 = bfloat16
     }
 
     /// The precision that is faster here: bfloat16 where the processor multiplies it.
@@ -70,7 +70,7 @@ public final class Trainer: TrainingService {
             let parameters = try AdapterParameters(layout: layout(of: plan))
             let compute = try TrainingCompute(
                 variant: variant, pool: pool, turnstile: turnstile, matrixProduct: sgemm, longestExample: Trainer.longestExample(plan),
-                headDim: model.configuration.headDim, unitSeconds: unitSeconds, withoutBFloat16: withoutBFloat16, isInterrupted: { interruption.isRequested })
+                headDim: model.configuration.headDim, unitSeconds: unitSeconds, bfloat16: bfloat16, isInterrupted: { interruption.isRequested })
             let pass = try Backpropagation(
                 model: model, parameters: parameters, compute: compute, type: Trainer.type(plan.configuration), maximumRows: rows,
                 usesDropout: plan.configuration.dropout > 0)

@@ -42,9 +42,10 @@ extension BenchCommand {
         }
         let medians = rates.map { median(Array($0.dropFirst())) }
         let rate = medians[0]
+        let kernels = configuration.precision == .bfloat16 ? TrainingCompute.name(loaded.variant) : loaded.variant.name
         if json {
             var object = JSONObject([
-                ("model", .string(loaded.name)), ("isa", .string(loaded.variant.name)), ("threads", .integer(Int64(loaded.pool.threadCount))),
+                ("model", .string(loaded.name)), ("isa", .string(kernels)), ("threads", .integer(Int64(loaded.pool.threadCount))),
                 ("precision", .string(configuration.precision.rawValue)), ("openblas", .string(Trainer.openBLASCore)), ("rank", .integer(Int64(rank))),
                 ("batch", .integer(Int64(batch))), ("tokens", .integer(Int64(tokens))), ("training_tokens_per_second", .number(rate)),
                 ("estimated_bytes", .integer(Int64(estimate))), ("peak_resident_bytes", .integer(Int64(Environment.peakResidentBytes))),
@@ -54,7 +55,7 @@ extension BenchCommand {
             return
         }
         line("model", loaded.name)
-        line("kernels, threads", "\(loaded.variant.name), \(loaded.pool.threadCount), \(configuration.precision.rawValue), OpenBLAS \(Trainer.openBLASCore)")
+        line("kernels, threads", "\(kernels), \(loaded.pool.threadCount), \(configuration.precision.rawValue), OpenBLAS \(Trainer.openBLASCore)")
         line("train \(batch) × \(tokens)", "\(rate.rounded(toPlaces: 1)) tokens/s, rank \(rank) on every projection")
         if compareUnits {
             line("in whole operations", "\(medians[1].rounded(toPlaces: 1)) tokens/s; sharing leaves \((100 * rate / medians[1]).rounded(toPlaces: 1))%")

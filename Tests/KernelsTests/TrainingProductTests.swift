@@ -43,22 +43,22 @@ struct TrainingProductTests {
     func productsAreSums(type: TrainingRowType) throws {
         let pool = try ComputePool(threads: 2)
         for variant in KernelVariant.available {
-            for (rows, columns, k) in Self.shapes {
-                try check(variant, pool, rows: rows, columns: columns, k: k, type)
+            for unit in type == .bfloat16 ? TrainingCompute.BFloat16Unit.allCases : [.tiles] {
+                for (rows, columns, k) in Self.shapes { try check(variant, unit, pool, rows: rows, columns: columns, k: k, type) }
             }
         }
     }
 
-    private func check(_ variant: KernelVariant, _ pool: ComputePool, rows: Int, columns: Int, k: Int, _ type: TrainingRowType) throws {
+    private func check(_ variant: KernelVariant, _ unit: TrainingCompute.BFloat16Unit, _ pool: ComputePool, rows: Int, columns: Int, k: Int, _ type: TrainingRowType) throws {
         var random = Random()
         let compute = try TrainingCompute(
-            variant: variant, pool: pool, turnstile: ComputeTurnstile(), matrixProduct: Self.library, longestExample: 16, headDim: 16)
+            variant: variant, pool: pool, turnstile: ComputeTurnstile(), matrixProduct: Self.library, longestExample: 16, headDim: 16, bfloat16: unit)
         let x = random.values(rows * k), h = random.values(rows * 16), w = random.values(columns * k), bias = random.values(columns)
         let wide = random.values(columns * k)
         let input = try typedRows(x, rows: rows, width: k, type, compute), hidden = try typedRows(h, rows: rows, width: 16, type, compute)
         let forward = try WeightMatrix(rows: columns, columns: k, values: w), backward = try WeightMatrix(rows: k, columns: columns, values: wide)
         let output = try TrainingRows(capacity: rows, width: (columns + 15) / 16 * 16, type: .float32)
-        let place = "\(variant.name) \(type) [\(rows), \(columns), \(k)]"
+        let place = "\(variant.name) \(type) \(unit) [\(rows), \(columns), \(k)]"
         func exact(_ value: Float) -> Double { Double(type == .bfloat16 ? Self.bfloat16(value) : value) }
         /// Σ x w of a row and a column, with the sum of what is added as a measure for rounding.
         func expect(_ name: String, start: (Int, Int) -> Double, _ terms: [(count: Int, value: (Int, Int, Int) -> (Double, Double))]) {

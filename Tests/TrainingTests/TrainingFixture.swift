@@ -19,8 +19,8 @@ struct TrainingFixture {
         try self.init(path: goldenFolder.appending(path: "tiny/\(name).gguf").path, threads: threads)
     }
 
-    func trainer(withoutBFloat16: Bool = false) throws -> Trainer {
-        Trainer(model: model, variant: try KernelVariant(), pool: pool, withoutBFloat16: withoutBFloat16)
+    func trainer(bfloat16: TrainingCompute.BFloat16Unit = .tiles) throws -> Trainer {
+        Trainer(model: model, variant: try KernelVariant(), pool: pool, bfloat16: bfloat16)
     }
 }
 

@@ -3,7 +3,7 @@
 // Rows are tokens of one or several examples, side by side. Frozen weights are read from the panels that serving uses, a tile at a time: a tile is
 // expanded into memory of the thread that needs it, multiplied with all rows, and forgotten. Two precisions:
 //   float32   products by our own kernels where they are faster (AVX-512), elsewhere by an sgemm that the caller brings (OpenBLAS)
-//   bfloat16  products of bfloat16 with float32 sums by our own kernels; norms, softmax, losses, adapters and their gradients stay float32
+//   bfloat16  products of bfloat16 with float32 sums by our own kernels, on a matrix unit where there is one; norms, softmax, losses, adapters and their gradients stay float32
 // Every item of a job writes memory of its own, and its operations are fixed, whoever runs it: equal inputs give equal bits for any number of threads.
 // The variants of one instruction set differ from another's by rounding only.
 #ifndef GRAFT_TRAINING_H
@@ -43,7 +43,7 @@ typedef struct {
     int64_t ldb;
 } graft_term;
 
-enum { GRAFT_TERMS = 8, GRAFT_LIBRARY_COLUMNS = 128 };
+enum { GRAFT_TERMS = 8, GRAFT_LIBRARY_COLUMNS = 128, GRAFT_TILE_COLUMNS = 256, GRAFT_TILE_PLACES = 576 };
 
 // c [rows][columns] = Σ terms (+ bias) (+ c). All a's are of one type, which decides the precision. Columns of c up to the next
 // multiple of 16 are written to.
@@ -250,10 +250,15 @@ typedef struct {
     const char *name;
     int32_t multiplies_bfloat16;  // in hardware
     int32_t multiplies_float32;   // faster than a library would
+    int32_t bfloat16_columns;     // of an item of a product of bfloat16, at most; a multiple of 64
     graft_job product, outer, norm, norm_backward, gate, gate_backward, rope, rope_backward, attention, attention_backward, loss, copy, dropout, noise, adamw, squares;
 } graft_training_kernels;
 
-// The training kernels that go with a variant; without_bfloat16: those without the hardware's products of bfloat16, for tests.
-const graft_training_kernels *graft_training_kernels_for(const graft_kernels *kernels, int without_bfloat16);
+// What multiplies bfloat16: float32 units after widening, AVX-512's vdpbf16ps, or Intel's matrix unit (AMX).
+typedef enum { GRAFT_BFLOAT16_WIDENED = 0, GRAFT_BFLOAT16_VECTORS = 1, GRAFT_BFLOAT16_TILES = 2 } graft_bfloat16_unit;
+
+// The training kernels that go with a variant, with the best of these units that is here and not above `most`. The first call that may have tiles asks the
+// system for them, for the whole process.
+const graft_training_kernels *graft_training_kernels_for(const graft_kernels *kernels, int32_t most);
 
 #endif

@@ -8,23 +8,50 @@ extern const graft_training_kernels *const graft_training_generic;
 extern const graft_training_kernels *const graft_training_avx2;
 extern const graft_training_kernels *const graft_training_avx512;
 extern const graft_training_kernels *const graft_training_avx512bf16;
+extern const graft_training_kernels *const graft_training_amx;
+
+#include <cpuid.h>
+#include <pthread.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
 #endif
 
-const graft_training_kernels *graft_training_kernels_for(const graft_kernels *kernels, int without_bfloat16) {
+static pthread_once_t tiles_once = PTHREAD_ONCE_INIT;
+static int has_tiles;
+
+// Linux gives a process the registers of tiles when it asks for them (Documentation/arch/x86/xstate.rst); threads inherit that. It says no where the
+// processor or the system does not know them.
+static void ask_for_tiles(void) {
+#if defined(__linux__)
+    enum { REQUEST_STATE = 0x1023, TILE_DATA = 18, TILE_UNIT = 24, BFLOAT16_UNIT = 22 };
+    unsigned a, b, c, d;
+    has_tiles = __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> TILE_UNIT & 1) && (d >> BFLOAT16_UNIT & 1) && syscall(SYS_arch_prctl, REQUEST_STATE, TILE_DATA) == 0;
+#endif
+}
+#endif
+
+const graft_training_kernels *graft_training_kernels_for(const graft_kernels *kernels, int32_t most) {
 #if defined(__x86_64__)
-    if (strcmp(kernels->name, "avx512") == 0)
-        return __builtin_cpu_supports("avx512bf16") && !without_bfloat16 ? graft_training_avx512bf16 : graft_training_avx512;
+    if (strcmp(kernels->name, "avx512") == 0) {
+        if (most < GRAFT_BFLOAT16_VECTORS || !__builtin_cpu_supports("avx512bf16")) return graft_training_avx512;
+        if (most >= GRAFT_BFLOAT16_TILES) pthread_once(&tiles_once, ask_for_tiles);
+        return most >= GRAFT_BFLOAT16_TILES && has_tiles ? graft_training_amx : graft_training_avx512bf16;
+    }
     if (strncmp(kernels->name, "avx2", 4) == 0) return graft_training_avx2;
 #else
-    (void)without_bfloat16;
+    (void)most;
 #endif
     return graft_training_generic;
 }
 
 enum { LIBRARY_BLOCK = 384 };
 
-// The largest: a block for the library with one expanded panel. Our own are 32 KB.
-int64_t graft_product_scratch(void) { return (LIBRARY_BLOCK * GRAFT_LIBRARY_COLUMNS + LIBRARY_BLOCK * 16) * 4; }
+// The largest: a block of tiles (bfloat16), or one for the library with one expanded panel. Our others are 32 KB.
+int64_t graft_product_scratch(void) {
+    const int64_t tiles = GRAFT_TILE_PLACES * GRAFT_TILE_COLUMNS * 2, library = (LIBRARY_BLOCK * GRAFT_LIBRARY_COLUMNS + LIBRARY_BLOCK * 16) * 4;
+    return tiles > library ? tiles : library;
+}
 
 int64_t graft_product_items(const graft_product *p) {
     return (p->columns + p->column_block - 1) / p->column_block * ((p->rows + p->row_block - 1) / p->row_block);

@@ -1,5 +1,6 @@
 // One variant's training kernels. Its source file sets the target features and defines VARIANT, VARIANT_NAME, MULTIPLIES_BFLOAT16,
-// MULTIPLIES_FLOAT32 (whether its own products of float32 are fast), MICRO_ROWS and MICRO_VECTORS (the register tile of products), dot_pair and transpose_pairs, after including vectors.h.
+// MULTIPLIES_FLOAT32 (whether its own products of float32 are fast), MICRO_ROWS and MICRO_VECTORS (the register tile of products), narrow, dot_pair and
+// transpose_pairs, after including vectors.h; and MULTIPLIES_TILES, if AMX multiplies its bfloat16.
 #ifndef VARIANT
 #error "include through a variant's source file"
 #endif
@@ -11,8 +12,14 @@
 typedef uint16_t v16h __attribute__((vector_size(32)));
 typedef uint32_t v16w __attribute__((vector_size(64)));
 
-// Columns of a tile, and how much of the contraction is expanded at once: a bfloat16 block lies in the first-level cache while all rows pass over it.
-enum { TILE = 64, BLOCK_PAIRS = 128, BLOCK_FLOATS = 64, STRETCH_FLOATS = 6 * BLOCK_FLOATS, WIDE_TILE = GRAFT_LIBRARY_COLUMNS, WIDE_BLOCK = 384 };
+// Columns of a tile, and how much of the contraction is expanded at once: a bfloat16 block lies in the first-level cache while all rows pass over it, or, as
+// tiles, in the second-level cache. PAIRS_STRIDE: words from one pair of places to the next in such a block.
+#ifdef MULTIPLIES_TILES
+enum { BLOCK_PAIRS = GRAFT_TILE_PLACES / 2, PAIRS_STRIDE = 16, BFLOAT16_COLUMNS = GRAFT_TILE_COLUMNS };
+#else
+enum { BLOCK_PAIRS = 128, PAIRS_STRIDE = 64, BFLOAT16_COLUMNS = 64 };
+#endif
+enum { TILE = 64, BLOCK_FLOATS = 64, STRETCH_FLOATS = 6 * BLOCK_FLOATS, WIDE_TILE = GRAFT_LIBRARY_COLUMNS, WIDE_BLOCK = 384 };
 
 // ------------------------------------------------------------------------------------------------------------- typed rows
 
@@ -97,7 +104,7 @@ ALWAYS_INLINE void micro(const int type, int rows, int vectors, const uint8_t *a
     }
 }
 
-// Columns n … n + 15 of a term's right side at contraction places k … end as pairs: b [pair][TILE][2], of which 16 columns are written.
+// Columns n … n + 15 of a term's right side at contraction places k … end as pairs: b [pair][PAIRS_STRIDE][2], of which 16 columns are written.
 // Places past the end of the term are 0.
 static void NAME(pack_pairs)(const graft_product *p, const graft_term *term, int64_t n, int64_t k, int64_t end, uint16_t *b) {
     const int64_t places = (end - k + 1) / 2 * 2;
@@ -111,7 +118,7 @@ static void NAME(pack_pairs)(const graft_product *p, const graft_term *term, int
             const v16w low = __builtin_convertvector(narrow(load16(v[i]) * scale), v16w);
             const v16w high = k + i + 1 < end ? __builtin_convertvector(narrow(load16(v[i + 1]) * scale), v16w) << 16 : (v16w){};
             const v16w pair = low | high;
-            memcpy(words + i / 2 * TILE, &pair, sizeof pair);
+            memcpy(words + i / 2 * PAIRS_STRIDE, &pair, sizeof pair);
         }
     } else if (term->operand == GRAFT_OPERAND_PANELS_TRANSPOSED) {
         _Alignas(64) float v[16][16];
@@ -119,7 +126,7 @@ static void NAME(pack_pairs)(const graft_product *p, const graft_term *term, int
             p->kernels->expand_panel(&term->w, row / 16, n, n + 16, v[0]);
             v16w pairs[8];
             transpose_pairs(v, term->scale, pairs);
-            for (int i = 0; i < 8 && row + 2 * i < end; i++) memcpy(words + ((row - k) / 2 + i) * TILE, &pairs[i], sizeof pairs[i]);
+            for (int i = 0; i < 8 && row + 2 * i < end; i++) memcpy(words + ((row - k) / 2 + i) * PAIRS_STRIDE, &pairs[i], sizeof pairs[i]);
         }
     } else {
         const int64_t columns = p->columns - n < 16 ? p->columns - n : 16;
@@ -129,7 +136,7 @@ static void NAME(pack_pairs)(const graft_product *p, const graft_term *term, int
             for (int c = 0; c < 16; c++) store16(v[c], load16(term->b + (n + c) * term->ldb + k + i));
             v16w pairs[8];
             transpose_pairs(v, term->scale, pairs);
-            for (int j = 0; j < 8; j++) memcpy(words + (i / 2 + j) * TILE, &pairs[j], sizeof pairs[j]);
+            for (int j = 0; j < 8; j++) memcpy(words + (i / 2 + j) * PAIRS_STRIDE, &pairs[j], sizeof pairs[j]);
         }
         for (; i < places; i += 2) {
             float even[16] = {}, odd[16] = {};
@@ -143,7 +150,7 @@ static void NAME(pack_pairs)(const graft_product *p, const graft_term *term, int
                 if (k + i + 1 < end) memcpy(odd, term->b + (k + i + 1) * term->ldb + n, (size_t)columns * sizeof(float));
             }
             const v16w pair = __builtin_convertvector(narrow(load16(even) * scale), v16w) | __builtin_convertvector(narrow(load16(odd) * scale), v16w) << 16;
-            memcpy(words + i / 2 * TILE, &pair, sizeof pair);
+            memcpy(words + i / 2 * PAIRS_STRIDE, &pair, sizeof pair);
         }
     }
 }
@@ -238,13 +245,82 @@ ALWAYS_INLINE void product_block(const int type, const graft_product *p, int64_t
     }
 }
 
+#ifdef MULTIPLIES_TILES
+#include "training_tiles.h"
+#else
 static void NAME(product_pairs)(const graft_product *p, int64_t column, int64_t columns, int64_t row, int64_t rows, uint8_t *scratch) {
     product_block(GRAFT_ROWS_BF16, p, column, columns, row, rows, scratch);
 }
+#endif
 
 static void NAME(product_floats)(const graft_product *p, int64_t column, int64_t columns, int64_t row, int64_t rows, uint8_t *scratch) {
     product_block(GRAFT_ROWS_F32, p, column, columns, row, rows, scratch);
 }
+
+#if MULTIPLIES_FLOAT32
+enum { SMALL_ROWS = 16 * MICRO_ROWS };
+
+// graft_sgemm with the register tile, for the small products of attention: alpha 1, beta 0 or 1, at most one operand transposed.
+static void NAME(small_product)(int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k, float alpha, const float *a, int64_t lda, const float *b, int64_t ldb,
+                                float beta, float *c, int64_t ldc) {
+    (void)alpha;
+    _Alignas(64) float right[BLOCK_FLOATS][TILE], left[SMALL_ROWS][BLOCK_FLOATS], sums[MICRO_ROWS][TILE];
+    for (int64_t place = 0; place < k; place += BLOCK_FLOATS) {
+        const int64_t places = k - place < BLOCK_FLOATS ? k - place : BLOCK_FLOATS;
+        const int start = place == 0 && beta == 0 ? START_EMPTY : 0;
+        for (int64_t column = 0; column < n; column += TILE) {
+            const int64_t columns = n - column < TILE ? n - column : TILE;
+            const int vectors = (int)((columns + 15) / 16);
+            for (int v = 0; transpose_b && v < vectors; v++) {
+                for (int64_t i = 0; i < places; i += 16) {
+                    _Alignas(64) float lines[16][16];
+                    const int64_t width = places - i < 16 ? places - i : 16;
+                    for (int64_t j = 0; j < 16; j++) {
+                        const int64_t at = column + 16 * v + j;
+                        if (at < n && width == 16) {
+                            store16(lines[j], load16(b + at * ldb + place + i));
+                        } else {
+                            memset(lines[j], 0, sizeof lines[j]);
+                            if (at < n) memcpy(lines[j], b + at * ldb + place + i, (size_t)width * sizeof(float));
+                        }
+                    }
+                    transpose_floats(lines, splat(1), &right[i][16 * v], width);
+                }
+            }
+            for (int64_t i = 0; !transpose_b && i < places; i++) {
+                if (columns < TILE) memset(right[i], 0, sizeof right[i]);
+                memcpy(right[i], b + (place + i) * ldb + column, (size_t)columns * sizeof(float));
+            }
+            for (int64_t first = 0; first < m; first += SMALL_ROWS) {
+                const int64_t rows = m - first < SMALL_ROWS ? m - first : SMALL_ROWS;
+                const float *from = a + first * lda + place;
+                int64_t stride = lda;
+                if (transpose_a) {
+                    for (int64_t i = 0; i < places; i++)
+                        for (int64_t r = 0; r < rows; r++) left[r][i] = a[(place + i) * lda + first + r];
+                    from = left[0], stride = BLOCK_FLOATS;
+                }
+                for (int64_t r = 0; r < rows; r += MICRO_ROWS) {
+                    const int count = rows - r < MICRO_ROWS ? (int)(rows - r) : MICRO_ROWS;
+                    float *to = c + (first + r) * ldc + column;
+                    const uint8_t *row = (const uint8_t *)(from + r * stride);
+                    // A vector that reaches beyond the last column is summed elsewhere.
+                    if (columns % 16 == 0) {
+                        micro(GRAFT_ROWS_F32, count, vectors, row, stride * 4, (const uint8_t *)right, places, to, ldc, start, NULL);
+                        continue;
+                    }
+                    for (int i = 0; i < count; i++) memcpy(sums[i], to + i * ldc, (size_t)columns * sizeof(float));
+                    micro(GRAFT_ROWS_F32, count, vectors, row, stride * 4, (const uint8_t *)right, places, sums[0], TILE, start, NULL);
+                    for (int i = 0; i < count; i++) memcpy(to + i * ldc, sums[i], (size_t)columns * sizeof(float));
+                }
+            }
+        }
+    }
+}
+#define ATTENTION_PRODUCT(a) NAME(small_product)
+#else
+#define ATTENTION_PRODUCT(a) (a)->sgemm
+#endif
 
 // Columns n … n + count of a frozen term at contraction places k … end, as float32 [place][WIDE_TILE].
 static void NAME(pack_wide)(const graft_product *p, const graft_term *term, int64_t n, int64_t count, int64_t k, int64_t end, float *b, float *v) {
@@ -551,7 +627,7 @@ ALWAYS_INLINE void times_keys_transposed(
     for (const graft_train_piece *piece = seen->piece; piece <= seen->own; piece++) {
         int64_t row, place;
         const int64_t n = keys_in_piece(seen, piece, &row, &place);
-        if (n > 0) a->sgemm(0, 1, rows, n, a->head_dim, 1, x, a->q_stride, base + row * a->kv_stride, a->kv_stride, 0, y + place, ld);
+        if (n > 0) ATTENTION_PRODUCT(a)(0, 1, rows, n, a->head_dim, 1, x, a->q_stride, base + row * a->kv_stride, a->kv_stride, 0, y + place, ld);
     }
 }
 
@@ -563,7 +639,7 @@ ALWAYS_INLINE void times_keys(
         int64_t row, place;
         const int64_t n = keys_in_piece(seen, piece, &row, &place);
         if (n <= 0) continue;
-        a->sgemm(0, 0, rows, a->head_dim, n, 1, x + place, ld, base + row * a->kv_stride, a->kv_stride, beta, y, y_stride);
+        ATTENTION_PRODUCT(a)(0, 0, rows, a->head_dim, n, 1, x + place, ld, base + row * a->kv_stride, a->kv_stride, beta, y, y_stride);
         beta = 1;
     }
 }
@@ -573,7 +649,7 @@ ALWAYS_INLINE void add_to_keys(const graft_train_attention *a, const seen_keys *
     for (const graft_train_piece *piece = seen->piece; piece <= seen->own; piece++) {
         int64_t row, place;
         const int64_t n = keys_in_piece(seen, piece, &row, &place);
-        if (n > 0) a->sgemm(1, 0, n, a->head_dim, rows, 1, x + place, ld, y, a->q_stride, 1, base + row * a->kv_stride, a->kv_stride);
+        if (n > 0) ATTENTION_PRODUCT(a)(1, 0, n, a->head_dim, rows, 1, x + place, ld, y, a->q_stride, 1, base + row * a->kv_stride, a->kv_stride);
     }
 }
 
@@ -761,6 +837,7 @@ static const graft_training_kernels NAME(training) = {
     .name = VARIANT_NAME,
     .multiplies_bfloat16 = MULTIPLIES_BFLOAT16,
     .multiplies_float32 = MULTIPLIES_FLOAT32,
+    .bfloat16_columns = BFLOAT16_COLUMNS,
     .product = NAME(product),
     .outer = NAME(outer),
     .norm = NAME(train_norm),
