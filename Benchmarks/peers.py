@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Graft and llama.cpp on the same machine, the same files and in turns; medians as a table and as JSON.
 
-Four measurements, chosen with --only:
+Seven measurements, chosen with --only:
   bench    prefill and decode of one sequence: `graft bench` against `llama-bench`
-  batch    decode of several sequences at once: `llama-batched-bench` (what the peer's library can do without a server)
+  batch    decode of several sequences at once, after 128 tokens each: `graft bench --sequences` against `llama-batched-bench`, without a server
   load     streamed chats of 1, 8, 16 clients: `graft serve` against `llama-server -np 16 -c 16384`, asked by load.py
   adapters 16 clients over eight rank-16 adapters on every linear layer, chosen per request, beside the base alone: `graft serve` against
            `llama-server --lora …` with the same adapters (SmolLM2 only; only when asked for)
+  start    from the start of the server's process to the first token of a chat, with the files in the page cache
+  chat     a conversation's fourth turn: time to the first token, and its share of what the same text takes that the server has not seen before
+  memory   largest resident set of the server after 16 streams at once of 448 prompt and 64 answer tokens, about (the peer with --no-mmap)
 Rounds alternate the order (A B, B A, …), so that a drift of the machine falls on both; the table shows the median
 and the range over the rounds. The load average before each run is recorded: on a busy machine the figures say little.
 
@@ -22,11 +25,13 @@ Without --graft (or with a path that is not there) only the peer is measured. Py
 
 import argparse
 import asyncio
+import concurrent.futures
 import contextlib
 import datetime
 import json
 import os
 import platform
+import random
 import shutil
 import socket
 import statistics
@@ -113,6 +118,14 @@ def bench_peer(options, model):
     return {"prefill": prefill["avg_ts"], "decode": decode["avg_ts"]}
 
 
+def batch_graft(options, model):
+    figures = {}
+    for count in options.sequences.split(","):
+        out = run([options.graft, "bench", "--model", model, "--prefill", 128, "--decode", 64, "--sequences", count, "--threads", options.threads, "--repeat", 1, "--json"])
+        figures[f"decode {count} sequences"] = json.loads(out)["decode_tokens_per_second"]
+    return figures
+
+
 def batch_peer(options, model):
     out = run([options.programs / "llama-batched-bench", "-m", model, "-t", options.threads, "-c", 16384, "-b", 2048, "-ub", 512,
                "-npp", 128, "-ntg", 64, "-npl", options.sequences, "--output-format", "jsonl"])
@@ -127,28 +140,15 @@ def free_port():
 
 
 @contextlib.contextmanager
-def server(command, ready_path, log, tls=None):
-    """The address of a running server, ready to answer, that is stopped again whatever happens; `tls`: what the client trusts, if it speaks TLS."""
-    port, scheme = free_port(), "https" if tls else "http"
+def launched(command, log):
+    """The process of a server and its port; it is stopped again whatever happens."""
+    port = free_port()
     scratch = tempfile.mkdtemp()
     directories = {"GRAFT_DATA_DIRECTORY": scratch + "/Data", "GRAFT_ADAPTERS_DIRECTORY": scratch + "/Adapters"}
     with open(log, "w") as sink:
         process = subprocess.Popen([str(part) for part in [*command, "--port", port]], stdout=sink, stderr=subprocess.STDOUT, env=ENVIRONMENT | directories)
     try:
-        deadline = time.monotonic() + 180
-        while True:
-            if process.poll() is not None:
-                raise Failed(f"{command[0]} ended with {process.returncode} before it was ready: see {log}")
-            try:
-                with urllib.request.urlopen(f"{scheme}://127.0.0.1:{port}{ready_path}", timeout=5, context=tls) as answer:
-                    if answer.status == 200:
-                        break
-            except (urllib.error.URLError, OSError):
-                pass
-            if time.monotonic() > deadline:
-                raise Failed(f"{command[0]} did not answer {ready_path} within 180 s: see {log}")
-            time.sleep(0.1)
-        yield f"{scheme}://127.0.0.1:{port}"
+        yield process, port
     finally:
         process.terminate()
         try:
@@ -157,6 +157,101 @@ def server(command, ready_path, log, tls=None):
             process.kill()
             process.wait()
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def until_answered(process, log, ask, pause):
+    """Calls `ask` until it does not fail."""
+    deadline = time.monotonic() + 180
+    while True:
+        if process.poll() is not None:
+            raise Failed(f"{process.args[0]} ended with {process.returncode} before it was ready: see {log}")
+        try:
+            return ask()
+        except (urllib.error.URLError, OSError):
+            pass
+        if time.monotonic() > deadline:
+            raise Failed(f"{process.args[0]} did not answer within 180 s: see {log}")
+        time.sleep(pause)
+
+
+@contextlib.contextmanager
+def server(command, ready_path, log, tls=None):
+    """The address of a running server, ready to answer; `tls`: what the client trusts, if it speaks TLS."""
+    with launched(command, log) as (process, port):
+        url = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+        until_answered(process, log, lambda: urllib.request.urlopen(url + ready_path, timeout=5, context=tls).close(), 0.1)
+        yield url
+
+
+def serve_command(options, model, engine):
+    if engine == "graft":
+        return [options.graft, "serve", "--model", model, "--threads", options.threads]
+    return [options.programs / "llama-server", "-m", model, "-t", options.threads, "-np", 16, "-c", 16384, "--host", "127.0.0.1"]
+
+
+def first_token(url, messages, tokens=1):
+    """Seconds until a streamed chat shows text, and the whole text."""
+    body = json.dumps({"messages": messages, "max_tokens": tokens, "temperature": 0, "ignore_eos": True, "stream": True}).encode()
+    start, first, text = time.monotonic(), None, ""
+    with urllib.request.urlopen(urllib.request.Request(url + "/v1/chat/completions", data=body, headers={"content-type": "application/json"}), timeout=300) as stream:
+        for line in stream:
+            if not line.startswith(b"data: {"):
+                continue
+            choices = json.loads(line[6:])["choices"]
+            piece = choices[0]["delta"].get("content") if choices else None
+            if piece:
+                first = first or time.monotonic() - start
+                text += piece
+    return first, text
+
+
+def start_of(engine):
+    def measured(options, model):
+        log = options.cache / f"{engine}-start.log"
+        start = time.monotonic()
+        with launched(serve_command(options, model, engine), log) as (process, port):
+            until_answered(process, log, lambda: first_token(f"http://127.0.0.1:{port}", [{"role": "user", "content": "Hello"}]), 0.005)
+            return {"process to first token, s": time.monotonic() - start}
+    return measured
+
+
+def some_words(source, count):
+    return " ".join(source.choices(load.NOUNS, k=count))
+
+
+def chat_of(engine):
+    def measured(options, model):
+        ready = {"graft": "/readyz"}.get(engine, "/health")
+        source, warm, cold = random.Random(4), [], []
+        with server(serve_command(options, model, engine), ready, options.cache / f"{engine}-chat.log") as url:
+            for number in range(5):
+                messages = [{"role": "system", "content": f"You are helper {number}. " + some_words(source, 40)}]
+                for _ in range(4):
+                    messages.append({"role": "user", "content": "Tell me about " + some_words(source, 60)})
+                    seconds, text = first_token(url, messages, 48)
+                    messages.append({"role": "assistant", "content": text})
+                warm.append(seconds)
+                unseen = [{"role": "system", "content": f"I am helper {number}. " + some_words(source, 40)}, *messages[1:-1]]
+                cold.append(first_token(url, unseen)[0])
+        figures = statistics.median(warm), statistics.median(cold)
+        return {"4th turn, first token, s": figures[0], "the same unseen, s": figures[1], "4th turn, share of unseen": figures[0] / figures[1]}
+    return measured
+
+
+def memory_of(engine):
+    def measured(options, model):
+        command = serve_command(options, model, engine) + ([] if engine == "graft" else ["--no-mmap"])
+        source, log = random.Random(5), options.cache / f"{engine}-memory.log"
+        with launched(command, log) as (process, port):
+            url = f"http://127.0.0.1:{port}"
+            until_answered(process, log, lambda: first_token(url, [{"role": "user", "content": "Hello"}]), 0.1)
+            stories = [[{"role": "user", "content": some_words(source, 230)}] for _ in range(16)]
+            with concurrent.futures.ThreadPoolExecutor(16) as pool:
+                list(pool.map(lambda messages: first_token(url, messages, 64), stories))
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+            return {"peak resident, MB": peak * 1024 / 1e6, "of which is the file, MB": model.stat().st_size / 1e6}
+    return measured
 
 
 def load_on(options, command, ready_path, log):
@@ -176,12 +271,11 @@ def load_on(options, command, ready_path, log):
 
 
 def load_graft(options, model):
-    return load_on(options, [options.graft, "serve", "--model", model, "--threads", options.threads], "/readyz", options.cache / "graft-serve.log")
+    return load_on(options, serve_command(options, model, "graft"), "/readyz", options.cache / "graft-serve.log")
 
 
 def load_peer(options, model):
-    command = [options.programs / "llama-server", "-m", model, "-t", options.threads, "-np", 16, "-c", 16384, "--host", "127.0.0.1"]
-    return load_on(options, command, "/health", options.cache / "llama-server.log")
+    return load_on(options, serve_command(options, model, "llama.cpp"), "/health", options.cache / "llama-server.log")
 
 
 ADAPTERS, RANK = 8, 16
@@ -212,7 +306,7 @@ def adapters_graft(options, model):
     folder = options.cache / "adapters"
     folder.mkdir(exist_ok=True)
     figures = {}
-    with server([options.graft, "serve", "--model", model, "--threads", options.threads], "/readyz", options.cache / "graft-adapters.log") as url:
+    with server(serve_command(options, model, "graft"), "/readyz", options.cache / "graft-adapters.log") as url:
         publish_adapters(url, folder)
         names = ",".join(f"a{number}" for number in range(ADAPTERS))
         for clients in (16, 1):
@@ -233,7 +327,7 @@ def adapters_peer(options, model):
     if not (folder / "a0.gguf").exists():
         adapters_graft(options, model)
     loras = [part for number in range(ADAPTERS) for part in ("--lora", folder / f"a{number}.gguf")]
-    command = [options.programs / "llama-server", "-m", model, "-t", options.threads, "-np", 16, "-c", 16384, "--host", "127.0.0.1", *loras, "--lora-init-without-apply"]
+    command = [*serve_command(options, model, "llama.cpp"), *loras, "--lora-init-without-apply"]
     with server(command, "/health", options.cache / "llama-adapters.log") as url:
         mixed = closed_loop(options, url, 16, lora_ids=",".join(str(number) for number in range(ADAPTERS)))
     return {f"16 clients over {ADAPTERS} adapters, tokens/s": mixed["completion_tokens_per_second"], f"16 clients over {ADAPTERS} adapters, TTFT p95 s": mixed["ttft_p95"]}
@@ -241,9 +335,12 @@ def adapters_peer(options, model):
 
 MEASUREMENTS = {
     "bench": {"graft": bench_graft, "llama.cpp": bench_peer},
-    "batch": {"llama.cpp": batch_peer},
+    "batch": {"graft": batch_graft, "llama.cpp": batch_peer},
     "load": {"graft": load_graft, "llama.cpp": load_peer},
     "adapters": {"graft": adapters_graft, "llama.cpp": adapters_peer},
+    "start": {engine: start_of(engine) for engine in ("graft", "llama.cpp")},
+    "chat": {engine: chat_of(engine) for engine in ("graft", "llama.cpp")},
+    "memory": {engine: memory_of(engine) for engine in ("graft", "llama.cpp")},
 }
 
 
@@ -296,7 +393,7 @@ def main():
     p.add_argument("--model", type=Path, action="append", default=[])
     p.add_argument("--graft", type=Path, default=ROOT / ".build/release/graft")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--only", default="bench,load", help="of bench, batch, load, adapters")
+    p.add_argument("--only", default="bench,load", help="of bench, batch, load, adapters, start, chat, memory")
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--prefill", type=int, default=512)
     p.add_argument("--decode", type=int, default=128)

@@ -105,6 +105,42 @@ struct TrainingProductTests {
         }
     }
 
+    /// The gradients of low-rank matrices: g += scale Σ h x over the rows.
+    @Test(arguments: [TrainingRowType.float32, .bfloat16])
+    func outerProductsAreSums(type: TrainingRowType) throws {
+        let pool = try ComputePool(threads: 2)
+        for variant in KernelVariant.available {
+            for unit in type == .bfloat16 ? TrainingCompute.BFloat16Unit.allCases : [.tiles] {
+                let compute = try TrainingCompute(
+                    variant: variant, pool: pool, turnstile: ComputeTurnstile(), matrixProduct: Self.library, longestExample: 16, headDim: 16, bfloat16: unit)
+                for (rows, rank, width) in [(1, 16, 16), (5, 3, 48), (33, 16, 112), (300, 24, 208), (64, 8, 96), (257, 40, 304)] {
+                    var random = Random()
+                    let x = random.values(rows * width), h = random.values(rows * 48), before = random.values(rank * width)
+                    let input = try typedRows(x, rows: rows, width: width, type, compute), hidden = try typedRows(h, rows: rows, width: 48, .float32, compute)
+                    var gradient = before
+                    try gradient.withUnsafeMutableBufferPointer { gradient throws in
+                        try compute.addOuter(hidden, input, rows: rows, scale: 0.5, to: gradient.baseAddress!, rank: rank)
+                    }
+                    for j in 0..<rank {
+                        for w in 0..<width {
+                            var sum = Double(before[j * width + w]), size = abs(sum)
+                            for r in 0..<rows {
+                                let value = x[r * width + w], product = 0.5 * Double(h[r * 48 + j]) * Double(type == .bfloat16 ? Self.bfloat16(value) : value)
+                                sum += product
+                                size += abs(product)
+                            }
+                            let found = Double(gradient[j * width + w])
+                            guard abs(found - sum) <= 1e-5 * (size + 1) else {
+                                Issue.record("\(variant.name) \(type) \(unit) [\(rows), \(rank), \(width)] [\(j), \(w)]: found \(found), expected \(sum)")
+                                return
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
     private func typedRows(_ values: [Float], rows: Int, width: Int, _ type: TrainingRowType, _ compute: TrainingCompute) throws -> TrainingRows {
         let floats = try TrainingRows(capacity: rows, width: width, type: .float32)
         for row in 0..<rows { for i in 0..<width { floats.floats[row * floats.floatStride + i] = values[row * width + i] } }

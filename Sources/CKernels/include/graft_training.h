@@ -69,7 +69,7 @@ int64_t graft_product_items(const graft_product *p);
 double graft_product_item_work(const graft_product *p);
 
 // g [rank][width] += scale · Σ over rows h [row][j] x [row][w]: the gradient of a low-rank matrix. Items: blocks of GRAFT_OUTER_COLUMNS columns.
-enum { GRAFT_OUTER_COLUMNS = 32 };
+enum { GRAFT_OUTER_COLUMNS = 96 };
 typedef struct {
     const float *h;
     int64_t h_stride;  // floats

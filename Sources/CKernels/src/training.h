@@ -410,14 +410,22 @@ ALWAYS_INLINE void outer_columns(const int type, const int vectors, const graft_
 static void NAME(outer)(void *context, size_t begin, size_t end, int thread) {
     (void)thread;
     const graft_outer *o = context;
-    for (int64_t item = (int64_t)begin; item < (int64_t)end; item++) {
-        const int64_t column = item * GRAFT_OUTER_COLUMNS;
-        const int whole = o->width - column >= GRAFT_OUTER_COLUMNS;
+    const int64_t stop = (int64_t)end * GRAFT_OUTER_COLUMNS < o->width ? (int64_t)end * GRAFT_OUTER_COLUMNS : o->width;
+#ifdef MULTIPLIES_TILES
+    if (o->x.type == GRAFT_ROWS_BF16) {
+        for (int64_t column = (int64_t)begin * GRAFT_OUTER_COLUMNS; column < stop; column += GRAFT_OUTER_COLUMNS)
+            outer_tiles(o, column, stop - column < GRAFT_OUTER_COLUMNS ? stop - column : GRAFT_OUTER_COLUMNS);
+        _tile_release();
+        return;
+    }
+#endif
+    for (int64_t column = (int64_t)begin * GRAFT_OUTER_COLUMNS; column < stop; column += 32) {
+        const int wide = stop - column >= 32;
         if (o->x.type == GRAFT_ROWS_F32) {
-            if (whole) outer_columns(GRAFT_ROWS_F32, 2, o, column);
+            if (wide) outer_columns(GRAFT_ROWS_F32, 2, o, column);
             else outer_columns(GRAFT_ROWS_F32, 1, o, column);
         } else {
-            if (whole) outer_columns(GRAFT_ROWS_BF16, 2, o, column);
+            if (wide) outer_columns(GRAFT_ROWS_BF16, 2, o, column);
             else outer_columns(GRAFT_ROWS_BF16, 1, o, column);
         }
     }
