@@ -98,11 +98,43 @@ ALWAYS_INLINE void add_low_rank_panel(const graft_lora_share *const *shares, flo
     }
 }
 
+// sum += scale · B h for one row and one panel of B.
+ALWAYS_INLINE void add_low_rank_row(const graft_lora_share *share, const uint8_t *b, const int rank, float *sum) {
+    int_lanes dot = NAME(low_rank_start)(share->q_sum);
+    for (int j = 0; j < rank; j += 4) {
+        int_lanes line;
+        memcpy(&line, b + 64 + j * GRAFT_PANEL_ROWS, sizeof line);
+        dot = NAME(low_rank_dot)(dot, line, share->q + j);
+    }
+    store16(sum, fma16(__builtin_convertvector(dot, v16f), load16((const float *)b) * splat(share->scale), load16(sum)));
+}
+
+// Rows with one adapter at most each: what is shared between them is not worth looking for.
+ALWAYS_INLINE void add_single_low_ranks(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int count, const graft_lora_span *spans,
+                                        const uint8_t *hidden, int tokens, float *sums) {
+    for (int t = 0; t < tokens; t++) {
+        const graft_lora_share *share = (const graft_lora_share *)(hidden + t * m->lora.hidden_stride) + part->pair;
+        if (spans[t].count == 0 || share->rank == 0) continue;
+        const uint8_t *b = share->b + panel * low_rank_panel_bytes(share->rank);
+        float *sum = sums + t * GRAFT_PANEL_ROWS;
+        for (int p = 0; p < count; p++, b += low_rank_panel_bytes(share->rank), sum += tokens * GRAFT_PANEL_ROWS) {
+            if (share->rank == 16) add_low_rank_row(share, b, 16, sum);
+            else add_low_rank_row(share, b, share->rank, sum);
+        }
+    }
+}
+
 // sums [count][tokens][16] += the adapters' share of `count` panels of the part's output: the rows' first adapters, then their second ones, …
 static __attribute__((noinline)) void NAME(add_low_rank)(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int count, int64_t token,
                                                          int tokens, float *sums) {
     const graft_lora_span *spans = m->lora.rows + token;
     const uint8_t *hidden = m->lora.hidden + token * m->lora.hidden_stride;
+    int most = 0;
+    for (int t = 0; t < tokens; t++) most |= spans[t].count;
+    if (most <= 1) {
+        add_single_low_ranks(m, part, panel, count, spans, hidden, tokens, sums);
+        return;
+    }
     for (int i = 0;; i++) {
         const graft_lora_share *shares[FLOAT_TOKENS];
         float *to[FLOAT_TOKENS];
