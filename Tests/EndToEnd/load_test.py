@@ -374,19 +374,24 @@ async def neighbours(base, quiet_headers, flood_headers, count):
 
 @check
 def r14_a_flood_of_one_key_leaves_another_its_first_token():
-    scratch = tempfile.mkdtemp()
+    scratch, late, flood = tempfile.mkdtemp(), [], 0
     try:
         alice, bob = key(scratch, "alice"), key(scratch, "bob")
         with Server(scratch, engine_max_sequences=8, engine_max_queued=16) as server:
-            quiet, flooded, statuses = asyncio.run(neighbours(server.base, bob, alice, 40 if STRICT else 10))
+            for _ in range(3 if STRICT else 1):
+                quiet, flooded, statuses = asyncio.run(neighbours(server.base, bob, alice, 40 if STRICT else 10))
+                # The flood is refused what does not fit; the neighbour never is, and is answered although there is always somebody in line before him.
+                assert set(statuses) == {200, 503}, set(statuses)
+                late.append([sorted(times)[int(0.95 * (len(times) - 1))] for times in (quiet, flooded)])
+                flood += len(statuses)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    # The flood is refused what does not fit; the neighbour never is, and is answered although there is always somebody in line before him.
-    assert set(statuses) == {200, 503}, set(statuses)
-    late = [sorted(times)[int(0.95 * (len(times) - 1))] for times in (quiet, flooded)]
+    # The 95th percentile of 40 is the third largest: a pause of the machine decides it, so the median of three rounds counts.
+    ratios = [beside / alone for alone, beside in late]
     if STRICT:
-        assert late[1] <= 2 * late[0], late
-    return f"first token, 95th percentile: {late[0] * 1000:.0f} ms quiet, {late[1] * 1000:.0f} ms beside the flood ({late[1] / late[0]:.2f} times), {len(statuses)} requests of the flood"
+        assert statistics.median(ratios) <= 2, late
+    times = ", ".join(f"{alone * 1000:.0f} → {beside * 1000:.0f} ms ({beside / alone:.2f} times)" for alone, beside in late)
+    return f"first token, 95th percentile, quiet → beside the flood: {times}; {flood} requests of the flood"
 
 
 @check
