@@ -348,12 +348,13 @@ async def first_words(base, headers, count, source):
     return times
 
 
-async def neighbours(base, quiet_headers, flood_headers, count):
-    source, statuses = random.Random(14), []
+async def neighbours(base, quiet_headers, flood_headers, count, turn):
+    # Prompts that were met before would be in the cache.
+    source, statuses = random.Random(1000 + turn), []
     quiet = await first_words(base, quiet_headers, count, source)
 
     async def flood(http, number):
-        words = random.Random(number)
+        words = random.Random(100 * turn + number)
         while True:
             body = {"messages": story(words, 120), "max_tokens": 60, "temperature": 0, "ignore_eos": True}
             response = await http.post("/v1/chat/completions", json=body)
@@ -378,8 +379,8 @@ def r14_a_flood_of_one_key_leaves_another_its_first_token():
     try:
         alice, bob = key(scratch, "alice"), key(scratch, "bob")
         with Server(scratch, engine_max_sequences=8, engine_max_queued=16) as server:
-            for _ in range(3 if STRICT else 1):
-                quiet, flooded, statuses = asyncio.run(neighbours(server.base, bob, alice, 40 if STRICT else 10))
+            for turn in range(3 if STRICT else 1):
+                quiet, flooded, statuses = asyncio.run(neighbours(server.base, bob, alice, 40 if STRICT else 10, turn))
                 # The flood is refused what does not fit; the neighbour never is, and is answered although there is always somebody in line before him.
                 assert set(statuses) == {200, 503}, set(statuses)
                 late.append([sorted(times)[int(0.95 * (len(times) - 1))] for times in (quiet, flooded)])
