@@ -3,7 +3,8 @@
 // Rows are tokens of one or several examples, side by side. Frozen weights are read from the panels that serving uses, a tile at a time: a tile is
 // expanded into memory of the thread that needs it, multiplied with all rows, and forgotten. Two precisions:
 //   float32   products by our own kernels where they are faster (AVX-512), elsewhere by an sgemm that the caller brings (OpenBLAS)
-//   bfloat16  products of bfloat16 with float32 sums by our own kernels, on a matrix unit where there is one; norms, softmax, losses, adapters and their gradients stay float32
+//   bfloat16  products of bfloat16 with float32 sums by our own kernels, on a matrix unit where there is one; norms, softmax, losses,
+//             adapters and their gradients stay float32, but that the matrix unit takes 16 bits of one factor of an adapter's gradient
 // Every item of a job writes memory of its own, and its operations are fixed, whoever runs it: equal inputs give equal bits for any number of threads.
 // The variants of one instruction set differ from another's by rounding only.
 #ifndef GRAFT_TRAINING_H
@@ -43,6 +44,7 @@ typedef struct {
     int64_t ldb;
 } graft_term;
 
+// Columns and places of a block that a matrix unit's tiles are cut from: 288 KB of bfloat16, for the second-level cache.
 enum { GRAFT_TERMS = 8, GRAFT_LIBRARY_COLUMNS = 128, GRAFT_TILE_COLUMNS = 256, GRAFT_TILE_PLACES = 576 };
 
 // c [rows][columns] = Σ terms (+ bias) (+ c). All a's are of one type, which decides the precision. Columns of c up to the next

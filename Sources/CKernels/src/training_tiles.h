@@ -95,7 +95,7 @@ static void NAME(product_pairs)(const graft_product *p, int64_t column, int64_t 
     }
     for (int i = 0; i < p->term_count; i++) {
         const graft_term *term = &p->terms[i];
-        // Superblocks of quantised weights begin at multiples of 256.
+        // One block, or blocks of the largest multiple of 256, so that none of the usual widths leaves a thin one.
         const int64_t block = term->k <= GRAFT_TILE_PLACES ? term->k : GRAFT_TILE_PLACES / 256 * 256;
         for (int64_t k = 0; k < term->k; k += block) {
             const int64_t end = term->k - k < block ? term->k : k + block;
