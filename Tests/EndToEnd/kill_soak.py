@@ -600,7 +600,8 @@ class Soak:
     def live(self):
         """One life of the process, to the end of all jobs and kills or to its death."""
         early = self.plan.next_start(self.place) if self.kills and not self.guarded else None
-        self.current = early
+        if early:
+            self.take(early)
         self.server.start(early.delay if early else None)
         with self.server.during("check"):
             self.check()
@@ -682,14 +683,18 @@ class Soak:
             self.arm(kill)
 
     def arm(self, kill):
-        self.current = kill
+        self.take(kill)
         self.server.kill_after(kill.delay)
+
+    def take(self, kill):
+        """Out of the plan, which moves and draws anew only kills that nothing waits for yet."""
+        self.plan.kills.remove(kill)
+        self.current = kill
 
     def bury(self):
         """After a death: the database must be sound, and says what the process was at."""
         self.server.buried()
         self.kills += 1
-        self.plan.kills.remove(self.current)
         if self.noise:
             self.noise.stop()
             self.noise = None
