@@ -278,12 +278,13 @@ def load_peer(options, model):
     return load_on(options, serve_command(options, model, "llama.cpp"), "/health", options.cache / "llama-server.log")
 
 
-ADAPTERS, RANK = 8, 16
+# Runs on the base and over adapters, in turns on one server.
+ADAPTERS, RANK, TURNS = 8, 16, 3
 
 
 def closed_loop(options, url, clients, **choice):
-    asked = load.parser().parse_args(["--url", url, "--requests", str(options.requests), "--max-tokens", str(options.max_tokens),
-                                      "--prompt-words", str(options.prompt_words), *(f"--{name.replace('_', '-')}={value}" for name, value in choice.items())])
+    choice = {"requests": options.requests, "max_tokens": options.max_tokens, "prompt_words": options.prompt_words} | choice
+    asked = load.parser().parse_args(["--url", url, *(f"--{name.replace('_', '-')}={value}" for name, value in choice.items())])
     row = asyncio.run(load.measure(asked, clients))
     if row["errors"]:
         raise Failed(f"{url} with {clients} clients: {row['errors']} failed requests {row['error_kinds']}")
@@ -309,15 +310,18 @@ def adapters_graft(options, model):
     with server(serve_command(options, model, "graft"), "/readyz", options.cache / "graft-adapters.log") as url:
         publish_adapters(url, folder)
         names = ",".join(f"a{number}" for number in range(ADAPTERS))
-        for clients in (16, 1):
-            # Prompts of their own for each run: what was asked before is in the cache.
-            base = closed_loop(options, url, clients, seed=clients + 1)
-            mixed = closed_loop(options, url, clients, seed=clients + 2, model=names)
-            again = closed_loop(options, url, clients, seed=clients + 3)
-            alone = (base["completion_tokens_per_second"] + again["completion_tokens_per_second"]) / 2
+        for clients, requests in ((16, options.requests), (1, 4 * options.requests)):
+            base, mixed, first = [], [], []
+            for turn in range(TURNS):
+                for adapted in (False, True) if turn % 2 == 0 else (True, False):
+                    # Prompts of their own for each run: what was asked before is in the cache.
+                    found = closed_loop(options, url, clients, requests=requests, seed=100 * clients + 2 * turn + adapted, **({"model": names} if adapted else {}))
+                    (mixed if adapted else base).append(found["completion_tokens_per_second"])
+                    first += [found["ttft_p95"]] * adapted
             figures |= {
-                f"{clients} clients on the base, tokens/s": alone, f"{clients} clients over {ADAPTERS} adapters, tokens/s": mixed["completion_tokens_per_second"],
-                f"{clients} clients, share of the base": mixed["completion_tokens_per_second"] / alone, f"{clients} clients over {ADAPTERS} adapters, TTFT p95 s": mixed["ttft_p95"],
+                f"{clients} clients on the base, tokens/s": statistics.median(base), f"{clients} clients over {ADAPTERS} adapters, tokens/s": statistics.median(mixed),
+                f"{clients} clients, share of the base": statistics.median(one / other for one, other in zip(mixed, base)),
+                f"{clients} clients over {ADAPTERS} adapters, TTFT p95 s": statistics.median(first),
             }
     return figures
 

@@ -21,6 +21,8 @@ public struct Compute {
 
     /// Row-wise jobs of fewer rows than this are not worth waking a thread for.
     private static let rowsPerThread = 4
+    /// So many rows with adapters go to a thread in one piece, if there are enough for all: A of the next adapter is fetched beside the product with the last one.
+    private static let adaptedRowsPerThread = 12
 
     // MARK: matmul
 
@@ -97,7 +99,9 @@ public struct Compute {
     }
 
     /// The fewest rows of a job that a thread is woken for: an adapter makes a row worth it.
-    private func smallest(_ lowRank: LowRankStage?) -> Int { lowRank == nil ? Compute.rowsPerThread : 1 }
+    private func smallest(_ lowRank: LowRankStage?, of count: Int) -> Int {
+        lowRank == nil ? Compute.rowsPerThread : min(Compute.adaptedRowsPerThread, (count + pool.threadCount - 1) / pool.threadCount)
+    }
 
     // MARK: norms and gates
 
@@ -132,7 +136,7 @@ public struct Compute {
             width: Int64(x.width), eps: epsilon, lora: graft_lora())
         withLowRank(lowRank, rows: count) { lora in
             job.lora = lora
-            run(variant.table.pointee.norm, &job, count: count, smallest: smallest(lowRank))
+            run(variant.table.pointee.norm, &job, count: count, smallest: smallest(lowRank, of: count))
         }
         withExtendedLifetime((x, weight, y, residual, quantized)) {}
     }
@@ -152,7 +156,7 @@ public struct Compute {
             activation: activation == .silu ? Int32(GRAFT_SILU.rawValue) : Int32(GRAFT_GELU_TANH.rawValue), lora: graft_lora())
         withLowRank(lowRank, rows: count) { lora in
             job.lora = lora
-            run(variant.table.pointee.gated, &job, count: count, smallest: smallest(lowRank))
+            run(variant.table.pointee.gated, &job, count: count, smallest: smallest(lowRank, of: count))
         }
         withExtendedLifetime((gate, up, quantized)) {}
     }

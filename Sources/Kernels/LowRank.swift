@@ -109,6 +109,7 @@ public final class LowRankRows {
     private var held: [LowRankStages] = []
     /// Sized for the most; pages that no step writes to cost nothing.
     private let hidden: MemoryRegion
+    private let deferred: MemoryRegion
     private var hiddenStride = 0
 
     public init(capacity: Int, maximumTerms: Int) throws(KernelError) {
@@ -116,6 +117,7 @@ public final class LowRankRows {
         self.capacity = capacity
         self.maximumTerms = maximumTerms
         hidden = try MemoryRegion(byteCount: capacity * maximumTerms * Int(graft_lora_hidden_bytes(Int64(LowRankStages.maximumPairs * LowRankStages.maximumRank))))
+        deferred = try MemoryRegion(byteCount: Int(graft_lora_deferred_bytes(Int64(maximumTerms))))
         spans.reserveCapacity(capacity)
     }
 
@@ -160,7 +162,8 @@ public final class LowRankRows {
                     body(
                         graft_lora(
                             rows: spans.baseAddress, terms: terms.baseAddress, term_count: Int64(terms.count), stage: Int64(stage), hidden: hidden.base.assumingMemoryBound(to: UInt8.self),
-                            hidden_stride: Int64(hiddenStride)))
+                            hidden_stride: Int64(hiddenStride),
+                            deferred: self.spans.count == 1 ? OpaquePointer(deferred.base) : nil))
                 }
             }
         }

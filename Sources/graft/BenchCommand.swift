@@ -21,7 +21,7 @@ struct BenchCommand: AsyncParsableCommand {
     var decode = 128
     @Option(help: "Sequences that decode together.")
     var sequences = 1
-    @Option(help: "Random adapters on every projection, dealt out to the sequences in turn; the base alone is measured in the same run, alternating.")
+    @Option(help: "Random adapters on every projection, dealt out to the sequences in turn; the base alone is measured in the same run, in turns step by step.")
     var adapters = 0
     @Option(help: "The adapters' rank.")
     var rank = 16
@@ -61,49 +61,55 @@ struct BenchCommand: AsyncParsableCommand {
             throw CommandError("--prefill \(prefill) and --decode \(decode) do not fit the model's context of \(c.contextLength)")
         }
         let blocksEach = (prefill + decode + KVCache.blockTokens - 1) / KVCache.blockTokens
+        let adapters = try (0..<adapters).map { try randomAdapter(number: $0, c, exact ? .exact : .fast) }
+        // The base, and beside it the same sequences with adapters.
+        let runs = adapters.isEmpty ? 1 : 2
         let cache = try KVCache(
-            layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: blocksEach * sequences, precision: exact ? .float32 : settings.cachePrecision)
+            layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: blocksEach * sequences * runs, precision: exact ? .float32 : settings.cachePrecision)
         let pass = try ForwardPass(
             model: loaded.model, cache: cache, variant: loaded.variant, pool: loaded.pool, numerics: exact ? .exact : .fast,
             maximumRows: max(512, sequences), maximumLogitsRows: sequences)
         var random = SystemRandomNumberGenerator()
         let prompt = (0..<prefill).map { _ in Int32.random(in: 0..<Int32(c.vocabularySize), using: &random) }
         let clock = ContinuousClock()
-        func measure(_ adapters: [Adapter], into rates: inout Rates) {
-            let tables = (0..<sequences).map { s in (0..<blocksEach).map { Int32(s * blocksEach + $0) } }
-            let sets = (0..<sequences).map { adapters.isEmpty ? AdapterSet.none : AdapterSet([(adapters[$0 % adapters.count], 1)]) }
-            let start = clock.now
-            for (table, set) in zip(tables, sets) {
+        let tables = (0..<runs * sequences).map { s in (0..<blocksEach).map { Int32(s * blocksEach + $0) } }
+        let sets = (0..<runs * sequences).map { $0 < sequences ? AdapterSet.none : AdapterSet([(adapters[$0 % sequences % adapters.count], 1)]) }
+        func seconds(_ segments: [ForwardSegment]) -> Double {
+            clock.measure {
+                let count = pass.run(segments)
+                _ = pass.logits(of: 0..<count)
+            }.inSeconds
+        }
+        var rates = [Rates](repeating: Rates(), count: runs)
+        for _ in 0..<`repeat` {
+            var prefilling = [Double](repeating: 0, count: runs), decoding = prefilling
+            for s in 0..<sequences {
                 for first in stride(from: 0, to: prefill, by: 512) {
                     let chunk = Array(prompt[first..<min(first + 512, prefill)])
                     let logits = first + chunk.count == prefill ? LogitsWanted.last : .none
-                    let count = pass.run([ForwardSegment(tokens: chunk, position: first, blocks: table, adapters: set, logits: logits)])
-                    _ = pass.logits(of: 0..<count)
+                    for run in 0..<runs {
+                        let sequence = run * sequences + s
+                        prefilling[run] += seconds([ForwardSegment(tokens: chunk, position: first, blocks: tables[sequence], adapters: sets[sequence], logits: logits)])
+                    }
                 }
             }
-            let middle = clock.now
             for i in 0..<decode {
-                let segments = zip(tables, sets).map { table, set in
-                    ForwardSegment(tokens: [prompt[i % prefill]], position: prefill + i, blocks: table, adapters: set, logits: .last)
+                for run in 0..<runs {
+                    decoding[run] += seconds((run * sequences..<(run + 1) * sequences).map {
+                        ForwardSegment(tokens: [prompt[i % prefill]], position: prefill + i, blocks: tables[$0], adapters: sets[$0], logits: .last)
+                    })
                 }
-                let count = pass.run(segments)
-                _ = pass.logits(of: 0..<count)
             }
-            let end = clock.now
-            rates.prefill.append(Double(prefill * sequences) / (middle - start).inSeconds)
-            rates.decode.append(Double(decode * sequences) / (end - middle).inSeconds)
-        }
-        let adapters = try (0..<adapters).map { try randomAdapter(number: $0, c, exact ? .exact : .fast) }
-        var base = Rates(), adapted = Rates()
-        for _ in 0..<`repeat` {
-            measure([], into: &base)
-            if !adapters.isEmpty { measure(adapters, into: &adapted) }
+            for run in 0..<runs {
+                rates[run].prefill.append(Double(prefill * sequences) / prefilling[run])
+                rates[run].decode.append(Double(decode * sequences) / decoding[run])
+            }
         }
         let peak = Environment.peakResidentBytes, bandwidth = try loaded.pool.memoryBandwidth()
         let positionBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: exact ? .float32 : settings.cachePrecision) / KVCache.blockTokens
         // Every token of a step follows from all weights and from its sequence's own keys and values, half of the answer's on average.
         let step = Memory(peakBytes: peak, bandwidth: bandwidth, stepBytes: loaded.model.bytesReadByAStep + sequences * positionBytes * (prefill + decode / 2))
-        report(loaded, exact: exact, base, adapters.isEmpty ? nil : adapted, adapterBytes: adapters.first?.byteCount ?? 0, step)
+        report(loaded, exact: exact, rates[0], runs > 1 ? rates[1] : nil, adapterBytes: adapters.first?.byteCount ?? 0, step)
     }
 
     /// What decoding waits for when nothing else takes long: a step's bytes.

@@ -95,6 +95,31 @@ struct LowRankTests {
         #expect(together != bare)
     }
 
+    /// The threads that share A of a step's only row come to the bits that one thread has for it in company, however they meet.
+    @Test func threadsShareTheOnlyRow() throws {
+        var random = SplitMix(state: 11)
+        let width = 288, heights = [288, 96, 96]
+        let matrices = try heights.map { try LowRankTests.matrix(.q8_0, rows: $0, columns: width, &random) }
+        let terms = try [64, 16, 8].map { rank in
+            let pairs = heights.enumerated().map { Pair($0.offset, rows: $0.element, width: width, rank: rank, scale: 1, &random).packed }
+            return (stages: try LowRankStages(stages: [[], pairs], widths: [width, width]), weight: Float(1))
+        }
+        let x = try RowKernelTests.rows(2, width, &random)
+        let together = try LowRankTests.run(matrices, x, count: 2, adapters: [terms, []], Compute(variant: KernelVariant(), pool: ComputePool(threads: 1)))
+        var expected: [Float] = [], first = 0
+        for height in heights {
+            expected += together[first..<first + height]
+            first += 2 * height
+        }
+        for threads in [1, 2, 4] {
+            let compute = Compute(variant: try KernelVariant(), pool: try ComputePool(threads: threads))
+            for _ in 0..<100 {
+                let alone = try LowRankTests.run(matrices, x, count: 1, adapters: [terms], compute)
+                try #require(alone.map(\.bitPattern) == expected.map(\.bitPattern), "\(threads) threads")
+            }
+        }
+    }
+
     /// The 8-bit product is W x + Σ weight · scale · B (A x) within the rounding of 8 bits, however the factor is spread over A and B.
     @Test(arguments: [Float(1), 1e-5, 1e5], [4, 16, 64])
     func changesWhatTheEquationSays(magnitude: Float, rank: Int) throws {

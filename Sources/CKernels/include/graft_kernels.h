@@ -106,6 +106,17 @@ typedef struct {
     int32_t first, count;  // terms
 } graft_lora_span;
 
+// h = A x of a step's only row, put off until the product that adds it: the threads that start on the product share A's panels between them,
+// instead of one computing them all while the others wait. The kernels' own; `graft_lora_deferred_bytes` large.
+typedef struct {
+    const uint8_t *x;  // the quantised row
+    // Panels of all terms that a thread has taken, and that are done; then whether the shares are there. Atomic.
+    int32_t taken, done, ready;
+    _Alignas(64) float h[][GRAFT_LORA_PAIRS * GRAFT_LORA_MAX_RANK];  // [terms]
+} graft_lora_deferred;
+
+int64_t graft_lora_deferred_bytes(int64_t terms);
+
 // The adapters of a step. rows NULL: none.
 typedef struct {
     const graft_lora_span *rows;  // [tokens]
@@ -114,6 +125,7 @@ typedef struct {
     int64_t stage;
     uint8_t *hidden;  // [tokens]: per term graft_lora_share [3], then int8 h [stacked rows]
     int64_t hidden_stride;
+    graft_lora_deferred *deferred;  // for steps of one row; NULL: h is computed along with the quantised row
 } graft_lora;
 
 // What a row's adapter adds to one projection's output: scale · B q.

@@ -218,6 +218,10 @@ static void quantise(const float *x, int n, float factor, uint8_t *u) {
     }
 }
 
+int64_t graft_lora_deferred_bytes(int64_t terms) {
+    return (int64_t)sizeof(graft_lora_deferred) + terms * GRAFT_LORA_PAIRS * GRAFT_LORA_MAX_RANK * (int64_t)sizeof(float);
+}
+
 void graft_lora_pack_a(const graft_panels *p, int64_t offset, const float *a, int64_t rank, int32_t *exponents) {
     for (int64_t j = 0; j < rank; j++, a += p->cols) {
         const float most = largest_of(a, p->cols);

@@ -58,6 +58,13 @@ ALWAYS_INLINE int panel_quant(const graft_panels *p, const uint8_t *panel, int r
     return k % 8 < 4 ? pair & 15 : pair >> 4;
 }
 
+// A turn of a loop that waits for another thread.
+ALWAYS_INLINE void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
 // Scale and offset of column k: v = scale · (u - zero) + offset, each product and sum rounded as the format's definition rounds it.
 ALWAYS_INLINE void panel_scale(const graft_panels *p, const uint8_t *panel, int r, int64_t k, float *scale, float *offset) {
     const uint16_t *d = (const uint16_t *)(panel + p->scale), *m = (const uint16_t *)(panel + p->minimum);
@@ -89,16 +96,46 @@ ALWAYS_INLINE int64_t matmul_part_units(const graft_matmul_part *part) { return 
 ALWAYS_INLINE int64_t low_rank_panel_bytes(int64_t rank) { return 64 + rank * GRAFT_PANEL_ROWS; }
 ALWAYS_INLINE int has_low_rank(const graft_matmul *m, const graft_matmul_part *part) { return m->lora.rows && part->pair >= 0; }
 
-// Fetches the lines of B that every adapter of the step adds to `count` panels: they lie in as many places as there are adapters, where no
-// hardware finds a stream.
-ALWAYS_INLINE void prefetch_low_rank(const graft_lora *lora, int pair_index, int64_t panel, int64_t count) {
-    for (int64_t i = 0; i < lora->term_count; i++) {
-        const graft_lora_pair *pair = &lora->terms[i].stages[lora->stage].pairs[pair_index];
-        if (pair->rank == 0) continue;
-        const int64_t bytes = low_rank_panel_bytes(pair->rank);
-        const uint8_t *b = pair->b + panel * bytes;
-        for (int64_t line = 0; line < count * bytes; line += 64) __builtin_prefetch(b + line);
+// The lines of B that the step's adapters add to `count` panels. They lie in as many places as there are adapters, where no hardware finds a stream,
+// and are fetched `pace` at a time beside the products before them: all at once, they would keep the memory's queues full and the products waiting.
+typedef struct {
+    const graft_lora *lora;
+    int64_t panel, count, term, pace;
+    const uint8_t *next, *end;
+    int pair;
+} low_rank_fetch;
+
+ALWAYS_INLINE int64_t low_rank_fetch_bytes(const low_rank_fetch *f, const graft_lora_pair *pair) {
+    return pair->rank == 0 ? 0 : f->count * low_rank_panel_bytes(pair->rank);
+}
+
+// Fetches up to `lines` lines.
+ALWAYS_INLINE void low_rank_fetch_lines(low_rank_fetch *f, int64_t lines) {
+    for (; lines > 0; lines--, f->next += 64) {
+        while (f->next == f->end) {
+            if (f->term == f->lora->term_count) return;
+            const graft_lora_pair *pair = &f->lora->terms[f->term++].stages[f->lora->stage].pairs[f->pair];
+            f->next = pair->b + f->panel * low_rank_panel_bytes(pair->rank);
+            f->end = f->next + low_rank_fetch_bytes(f, pair);
+        }
+        __builtin_prefetch(f->next);
     }
 }
+
+// What of a part's B is to be fetched in `steps` steps; nothing if the part has none or there are no panels.
+ALWAYS_INLINE low_rank_fetch low_rank_fetch_over(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int64_t count, int64_t steps) {
+    low_rank_fetch f = {.lora = &m->lora, .panel = panel, .count = count, .pair = part->pair};
+    if (!has_low_rank(m, part) || count <= 0) return f;
+    int64_t bytes = 0;
+    for (int64_t i = 0; i < m->lora.term_count; i++) bytes += low_rank_fetch_bytes(&f, &m->lora.terms[i].stages[m->lora.stage].pairs[part->pair]);
+    f.pace = (bytes / 64 + steps - 1) / steps;
+    return f;
+}
+
+// What is fetched beside a tile: where the next weight panels begin (NULL: unknown), and the adapters' share of them.
+typedef struct {
+    const uint8_t *panels;
+    low_rank_fetch low_rank;
+} tile_ahead;
 
 #endif

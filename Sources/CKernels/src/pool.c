@@ -3,7 +3,7 @@
 // context. Workers spin for about 20 µs after a job (the next phase of a step follows at once), then sleep on a futex: with more
 // threads than free cores, spinning longer costs far more than it gains (llama.cpp's pull request 13079 measured a factor of 80).
 #define _GNU_SOURCE
-#include "graft_kernels.h"
+#include "panels.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
@@ -47,12 +47,6 @@ static uint64_t now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-static inline void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#endif
 }
 
 // Claims and runs chunks of generation `generation` until none is left.

@@ -21,6 +21,7 @@ typedef struct {
 typedef struct {
     const uint8_t *next, *end;
     int64_t lines;
+    low_rank_fetch low_rank;
 } avx512_fetch;
 
 ALWAYS_INLINE void expand_slab(const int kind, const graft_panels *w, int64_t panel, int count, int64_t column, int64_t columns, avx512_slab *slab) {
@@ -68,6 +69,7 @@ ALWAYS_INLINE void slab_tile(const int sub, const int has_min, const int count, 
     for (int64_t b = 0; b < columns / 32; b++) {
 #pragma clang loop unroll(disable)
         for (int64_t line = 0; line < lines; line++, next += 64) _mm_prefetch((const char *)next, _MM_HINT_T1);
+        low_rank_fetch_lines(&fetch->low_rank, fetch->low_rank.pace);
         for (int h = 0; h < 32 / sub; h++) {
             __m512i dot[SLAB_PANELS][4];
             for (int t = 0; t < tokens; t++) {
@@ -172,6 +174,8 @@ static __attribute__((noinline)) void avx512_slabs(const graft_matmul *m, const 
     const int64_t rows = last - first;
     const int sub = panel_sub_block(w->kind), has_min = panel_has_min(w->kind);
     avx512_slab slab;
+    low_rank_fetch now = low_rank_fetch_over(m, part, panel, first == 0 ? (end - panel < SLAB_PANELS ? end - panel : SLAB_PANELS) : 0, 1);
+    low_rank_fetch_lines(&now, now.pace);
     for (int64_t next; panel < end; panel = next) {
         // Four panels are two twos rather than three and a one.
         const int64_t left = end - panel;
@@ -180,7 +184,8 @@ static __attribute__((noinline)) void avx512_slabs(const graft_matmul *m, const 
         const uint8_t *ahead = w->data + next * w->panel_bytes;
         const int64_t bytes = (next + count <= end ? count : end - next) * w->panel_bytes;
         const int64_t steps = (rows + 3) / 4 * (w->cols / 32);
-        avx512_fetch fetch = {.next = ahead, .end = ahead + bytes, .lines = bytes > 0 ? (bytes / 64 + steps - 1) / steps : 0};
+        avx512_fetch fetch = {.next = ahead, .end = ahead + bytes, .lines = bytes > 0 ? (bytes / 64 + steps - 1) / steps : 0,
+                              .low_rank = low_rank_fetch_over(m, part, next, first == 0 ? (next + count <= end ? count : end - next) : 0, steps)};
         for (int64_t column = 0; column < w->cols; column += SLAB_COLUMNS) {
             const int64_t columns = w->cols - column < SLAB_COLUMNS ? w->cols - column : SLAB_COLUMNS;
             expand_slab_of_kind(w, panel, count, column, columns, &slab);

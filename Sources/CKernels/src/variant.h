@@ -7,6 +7,8 @@
 
 #include "vectors.h"
 
+#include <sched.h>
+
 // ------------------------------------------------------------------------------------------------------------ expansion
 
 // Scales and offsets of the 16 rows for the block of columns that holds k.
@@ -124,9 +126,19 @@ ALWAYS_INLINE void add_single_low_ranks(const graft_matmul *m, const graft_matmu
     }
 }
 
+// Until the threads that share h of the only row have all of it.
+ALWAYS_INLINE void await_deferred(const graft_lora_deferred *d) {
+    for (int spins = 1; !__atomic_load_n(&d->ready, __ATOMIC_ACQUIRE); spins++) {
+        relax();
+        // Whoever has the rest may wait for this very core.
+        if (spins % 1024 == 0) sched_yield();
+    }
+}
+
 // sums [count][tokens][16] += the adapters' share of `count` panels of the part's output: the rows' first adapters, then their second ones, …
 static __attribute__((noinline)) void NAME(add_low_rank)(const graft_matmul *m, const graft_matmul_part *part, int64_t panel, int count, int64_t token,
                                                          int tokens, float *sums) {
+    if (m->lora.deferred) await_deferred(m->lora.deferred);
     const graft_lora_span *spans = m->lora.rows + token;
     const uint8_t *hidden = m->lora.hidden + token * m->lora.hidden_stride;
     int most = 0;
@@ -223,32 +235,35 @@ static void float_panel(const graft_matmul *m, const graft_matmul_part *part, in
 // All tokens first … last against panels `panel` and, if count is 2, `panel + 1`. The tiles share the fetching of the panels that come next: all of
 // it at once would ask for more than the memory gives, and leave it idle afterwards.
 ALWAYS_INLINE void quantised_panels(const int kind, const graft_matmul *m, const graft_matmul_part *part, int64_t panel, const int count,
-                                    int64_t first, int64_t last) {
+                                    int64_t first, int64_t last, tile_ahead *ahead) {
 #if TILE_TOKENS > 1
     if (last - first == 1) {
         // One row is bound by memory: panel after panel, so that the weights are one stream.
-        for (int i = 0; i < count; i++) NAME(tile)(kind, m, part, panel + i, 1, first, 1, 0, 1);
+        for (int i = 0; i < count; i++) {
+            tile_ahead *after = i + 1 < count ? &(tile_ahead){.panels = part->weights.data + (panel + 1) * part->weights.panel_bytes} : ahead;
+            NAME(tile)(kind, m, part, panel + i, 1, first, 1, after, 0, 1);
+        }
         return;
     }
 #endif
     const int64_t tiles = (last - first + TILE_TOKENS - 1) / TILE_TOKENS;
     int64_t t = first, i = 0;
-    for (; t + TILE_TOKENS <= last; t += TILE_TOKENS, i++) NAME(tile)(kind, m, part, panel, count, t, TILE_TOKENS, i, tiles);
+    for (; t + TILE_TOKENS <= last; t += TILE_TOKENS, i++) NAME(tile)(kind, m, part, panel, count, t, TILE_TOKENS, ahead, i, tiles);
     switch (last - t) {
 #if TILE_TOKENS > 5
-    case 5: NAME(tile)(kind, m, part, panel, count, t, 5, i, tiles); break;
+    case 5: NAME(tile)(kind, m, part, panel, count, t, 5, ahead, i, tiles); break;
 #endif
 #if TILE_TOKENS > 4
-    case 4: NAME(tile)(kind, m, part, panel, count, t, 4, i, tiles); break;
+    case 4: NAME(tile)(kind, m, part, panel, count, t, 4, ahead, i, tiles); break;
 #endif
 #if TILE_TOKENS > 3
-    case 3: NAME(tile)(kind, m, part, panel, count, t, 3, i, tiles); break;
+    case 3: NAME(tile)(kind, m, part, panel, count, t, 3, ahead, i, tiles); break;
 #endif
 #if TILE_TOKENS > 2
-    case 2: NAME(tile)(kind, m, part, panel, count, t, 2, i, tiles); break;
+    case 2: NAME(tile)(kind, m, part, panel, count, t, 2, ahead, i, tiles); break;
 #endif
 #if TILE_TOKENS > 1
-    case 1: NAME(tile)(kind, m, part, panel, count, t, 1, i, tiles); break;
+    case 1: NAME(tile)(kind, m, part, panel, count, t, 1, ahead, i, tiles); break;
 #endif
     default: break;
     }
@@ -256,11 +271,11 @@ ALWAYS_INLINE void quantised_panels(const int kind, const graft_matmul *m, const
 
 #define KIND_PANELS(kind)                                                                                                            \
     static __attribute__((noinline)) void NAME(panels_##kind)(const graft_matmul *m, const graft_matmul_part *part, int64_t panel,    \
-                                                              int count, int64_t first, int64_t last) {                              \
+                                                              int count, int64_t first, int64_t last, tile_ahead *ahead) {           \
         if (count == 2)                                                                                                              \
-            quantised_panels(kind, m, part, panel, 2, first, last);                                                                  \
+            quantised_panels(kind, m, part, panel, 2, first, last, ahead);                                                           \
         else                                                                                                                         \
-            quantised_panels(kind, m, part, panel, 1, first, last);                                                                  \
+            quantised_panels(kind, m, part, panel, 1, first, last, ahead);                                                           \
     }
 KIND_PANELS(GRAFT_PANEL_W4_HALF)
 KIND_PANELS(GRAFT_PANEL_W4_HALF_MIN)
@@ -274,9 +289,12 @@ KIND_PANELS(GRAFT_PANEL_W8_K16_MIN)
 // Rows that stay in the second-level cache while every panel of a chunk passes over them.
 enum { TOKEN_BLOCK_BYTES = 384 * 1024 };
 
+static void NAME(share_deferred)(const graft_lora *lora);
+
 static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
     (void)thread;
     const graft_matmul *m = context;
+    if (m->lora.rows && m->lora.deferred) NAME(share_deferred)(&m->lora);
     int64_t block = m->quantised ? TOKEN_BLOCK_BYTES / m->x_stride / TILE_TOKENS * TILE_TOKENS : m->tokens;
     if (block < TILE_TOKENS) block = TILE_TOKENS;
 #ifdef SLAB_LEAST_TOKENS
@@ -295,24 +313,27 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
 #ifdef SLAB_LEAST_TOKENS
             if (m->quantised && last - first >= SLAB_LEAST_TOKENS) {
                 if (from >= to) continue;
-                if (has_low_rank(m, part) && first == 0) prefetch_low_rank(&m->lora, part->pair, 2 * from, (2 * to < panels ? 2 * to : panels) - 2 * from);
                 NAME(slabs)(m, part, 2 * from, 2 * to < panels ? 2 * to : panels, first, last);
                 continue;
             }
 #endif
+            const int64_t tiles = (last - first + TILE_TOKENS - 1) / TILE_TOKENS, steps = tiles * ((part->weights.cols + GRAFT_BLOCK - 1) / GRAFT_BLOCK);
+            if (from < to && first == 0) {
+                low_rank_fetch now = low_rank_fetch_over(m, part, 2 * from, 2 * from + 1 < panels ? 2 : 1, 1);
+                low_rank_fetch_lines(&now, now.pace);
+            }
             for (int64_t u = from; u < to; u++) {
-                if (has_low_rank(m, part) && first == 0) {
-                    if (u == from) prefetch_low_rank(&m->lora, part->pair, 2 * u, 2 * u + 1 < panels ? 2 : 1);
-                    if (u + 1 < units) prefetch_low_rank(&m->lora, part->pair, 2 * u + 2, 2 * u + 3 < panels ? 2 : 1);
-                }
                 const int count = 2 * u + 1 < panels ? 2 : 1;
+                const int64_t next = 2 * u + 2, next_count = next + 1 < panels ? 2 : panels - next;
+                tile_ahead ahead = {.panels = next_count > 0 ? part->weights.data + next * part->weights.panel_bytes : NULL,
+                                    .low_rank = low_rank_fetch_over(m, part, next, first == 0 ? next_count : 0, steps)};
                 if (!m->quantised) {
                     for (int j = 0; j < count; j++) float_panel(m, part, 2 * u + j);
                     continue;
                 }
                 switch (part->weights.kind) {
 #define RUN(kind) \
-    case kind: NAME(panels_##kind)(m, part, 2 * u, count, first, last); break;
+    case kind: NAME(panels_##kind)(m, part, 2 * u, count, first, last, &ahead); break;
                     RUN(GRAFT_PANEL_W4_HALF)
                     RUN(GRAFT_PANEL_W4_HALF_MIN)
                     RUN(GRAFT_PANEL_W4_K_MIN)
@@ -332,24 +353,26 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
 
 // ---------------------------------------------------------------------------------------------------------- quantisation
 
+// The nearest integers of numbers up to 2²²: adding 1.5 · 2²³ leaves them in the low bits of the float.
+ALWAYS_INLINE v16i rounded16(v16f x) {
+    const v16f shift = splat(12582912.0f), rounded = x + shift;
+    v16i q, bits;
+    memcpy(&q, &rounded, sizeof q);
+    memcpy(&bits, &shift, sizeof bits);
+    return q - bits;
+}
+
 static void NAME(quantize_row)(const float *x, int64_t cols, uint8_t *row) {
     const graft_activation_layout a = graft_activation_layout_for(cols);
     float *d = (float *)(row + a.d), *ds32 = (float *)(row + a.ds32), *ds16 = (float *)(row + a.ds16);
     int32_t *s32 = (int32_t *)(row + a.s32), *s16 = (int32_t *)(row + a.s16);
-    const v16f shift = splat(12582912.0f);
-    v16i shift_bits;
-    memcpy(&shift_bits, &shift, sizeof shift);
     for (int64_t b = 0; b < cols / 32; b++) {
         v16f half[2] = {load16(x + 32 * b), load16(x + 32 * b + 16)};
         const float largest = max_lanes(max16(__builtin_elementwise_abs(half[0]), __builtin_elementwise_abs(half[1])));
         const float scale = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0;
         d[b] = scale;
         for (int h = 0; h < 2; h++) {
-            // Adding 1.5 · 2²³ leaves the rounded integer in the low bits of the float.
-            v16f rounded = half[h] * splat(inverse) + shift;
-            v16i q;
-            memcpy(&q, &rounded, sizeof q);
-            q -= shift_bits;
+            const v16i q = rounded16(half[h] * splat(inverse));
             v16b bytes = __builtin_convertvector(q, v16b);
             memcpy(row + 32 * b + 16 * h, &bytes, sizeof bytes);
             const int32_t sum = __builtin_reduce_add(q);
@@ -371,13 +394,21 @@ ALWAYS_INLINE void quantise_hidden(const graft_lora_term *term, const graft_lora
         share->rank = pair->rank;
         if (pair->rank == 0) continue;
         const float *from = h + pair->offset;
-        float largest = 0;
-        for (int j = 0; j < pair->rank; j++) largest = fabsf(from[j]) > largest ? fabsf(from[j]) : largest;
+        const int whole = pair->rank / 16 * 16;
+        v16f most = {};
+        for (int j = 0; j < whole; j += 16) most = max16(most, __builtin_elementwise_abs(load16(from + j)));
+        float largest = max_lanes(most);
+        for (int j = whole; j < pair->rank; j++) largest = fabsf(from[j]) > largest ? fabsf(from[j]) : largest;
         const float inverse = largest > 0 ? 127.0f / largest : 0;
         int8_t *q = (int8_t *)((graft_lora_share *)hidden + GRAFT_LORA_PAIRS) + pair->offset;
         int32_t sum = 0;
-        for (int j = 0; j < pair->rank; j++) {
-            // Adding 1.5 · 2²³ rounds to an integer.
+        for (int j = 0; j < whole; j += 16) {
+            const v16i values = rounded16(load16(from + j) * splat(inverse));
+            const v16b bytes = __builtin_convertvector(values, v16b);
+            memcpy(q + j, &bytes, sizeof bytes);
+            sum += __builtin_reduce_add(values);
+        }
+        for (int j = whole; j < pair->rank; j++) {
             const int32_t value = (int32_t)(from[j] * inverse + 12582912.0f - 12582912.0f);
             q[j] = (int8_t)value;
             sum += value;
@@ -389,14 +420,47 @@ ALWAYS_INLINE void quantise_hidden(const graft_lora_term *term, const graft_lora
     }
 }
 
+// How many panels A has over all terms of a step of one row.
+ALWAYS_INLINE int32_t deferred_panels(const graft_lora *lora) {
+    int64_t panels = 0;
+    for (int64_t i = 0; i < lora->term_count; i++) panels += panel_count(&lora->terms[i].stages[lora->stage].a);
+    return (int32_t)panels;
+}
+
+// The A that panel `panel` of all terms lies in: its term, and the panel's number in it.
+ALWAYS_INLINE const graft_panels *deferred_panel(const graft_lora *lora, int32_t *term, int32_t *panel) {
+    for (;; ++*term) {
+        const graft_panels *a = &lora->terms[*term].stages[lora->stage].a;
+        if (*panel < panel_count(a)) return a;
+        *panel -= (int32_t)panel_count(a);
+    }
+}
+
+ALWAYS_INLINE void quantise_deferred(const graft_lora *lora) {
+    for (int64_t i = 0; i < lora->term_count; i++) {
+        const graft_lora_term *term = &lora->terms[i];
+        quantise_hidden(term, &term->stages[lora->stage], lora->deferred->h[i], lora->hidden + term->hidden);
+    }
+}
+
 // Fetches the first panels of A of a row's adapters, while the row is still being normed and quantised.
 ALWAYS_INLINE void prefetch_hidden(const graft_lora *lora, int64_t row) {
     const graft_lora_span span = lora->rows[row];
     for (int i = 0; i < span.count; i++) {
         const graft_panels *a = &lora->terms[span.first + i].stages[lora->stage].a;
-        const int64_t most = 2 * a->panel_bytes < 16384 ? 2 * a->panel_bytes : 16384, bytes = panel_count(a) * a->panel_bytes;
+        const int64_t first = lora->deferred ? a->panel_bytes : 2 * a->panel_bytes, most = first < 16384 ? first : 16384, bytes = panel_count(a) * a->panel_bytes;
         for (int64_t line = 0; line < (bytes < most ? bytes : most); line += 64) __builtin_prefetch(a->data + line);
     }
+}
+
+// Where the A begins that is read after term i - 1 of `row`: that of the row's next term, or of the first one of row `next`.
+ALWAYS_INLINE const uint8_t *first_hidden_panel(const graft_lora *lora, int64_t row, int64_t next, int64_t end, int64_t i) {
+    if (i == lora->rows[row].count) {
+        if (next == end || lora->rows[next].count == 0) return NULL;
+        row = next;
+        i = 0;
+    }
+    return lora->terms[lora->rows[row].first + i].stages[lora->stage].a.data;
 }
 
 // h = A x for the quantised rows begin … end. Neighbours with the same adapters read A once.
@@ -414,11 +478,49 @@ static void NAME(low_rank_hidden)(const graft_lora *lora, int64_t begin, int64_t
                 .parts = {{.weights = stage->a, .y = h[0], .ldy = sizeof h[0] / sizeof(float), .pair = -1}},
                 .part_count = 1, .x = x + row * x_stride, .x_stride = x_stride, .tokens = next - row, .quantised = 1};
             const int64_t panels = panel_count(&stage->a);
-            for (int64_t panel = 0; panel < panels; panel += 2)
-                NAME(panels_GRAFT_PANEL_W8_HALF)(&product, &product.parts[0], panel, panel + 1 < panels ? 2 : 1, 0, next - row);
+            for (int64_t panel = 0; panel < panels; panel += 2) {
+                tile_ahead ahead = {.panels = panel + 2 < panels ? stage->a.data + (panel + 2) * stage->a.panel_bytes : first_hidden_panel(lora, row, next, end, i + 1)};
+                NAME(panels_GRAFT_PANEL_W8_HALF)(&product, &product.parts[0], panel, panel + 1 < panels ? 2 : 1, 0, next - row, &ahead);
+            }
             for (int64_t r = row; r < next; r++) quantise_hidden(term, stage, h[r - row], lora->hidden + r * lora->hidden_stride + term->hidden);
         }
     }
+}
+
+// Puts h of the only row off until its product.
+ALWAYS_INLINE void defer_hidden(const graft_lora *lora, const uint8_t *x) {
+    graft_lora_deferred *d = lora->deferred;
+    d->x = x;
+    d->taken = d->done = 0;
+    // An adapter without A in this stage still has to say so.
+    d->ready = deferred_panels(lora) == 0;
+    if (d->ready) quantise_deferred(lora);
+}
+
+// Computes panels of A x until all are taken; whoever does the last one quantises h for all.
+static __attribute__((noinline)) void NAME(share_deferred)(const graft_lora *lora) {
+    graft_lora_deferred *d = lora->deferred;
+    const int32_t panels = deferred_panels(lora);
+    int32_t i;
+    while (__atomic_load_n(&d->taken, __ATOMIC_RELAXED) < panels && (i = __atomic_fetch_add(&d->taken, 1, __ATOMIC_RELAXED)) < panels) {
+        int32_t term = 0, panel = i, next = __atomic_load_n(&d->taken, __ATOMIC_RELAXED), next_term = 0;
+        const graft_panels *a = deferred_panel(lora, &term, &panel);
+        const graft_panels *after = next < panels ? deferred_panel(lora, &next_term, &next) : NULL;
+        const graft_matmul product = {.parts = {{.weights = *a, .y = d->h[term], .pair = -1}}, .part_count = 1, .x = d->x, .tokens = 1, .quantised = 1};
+        tile_ahead ahead = {.panels = after ? after->data + next * after->panel_bytes : NULL};
+        NAME(panels_GRAFT_PANEL_W8_HALF)(&product, &product.parts[0], panel, 1, 0, 1, &ahead);
+        if (__atomic_add_fetch(&d->done, 1, __ATOMIC_ACQ_REL) == panels) {
+            quantise_deferred(lora);
+            __atomic_store_n(&d->ready, 1, __ATOMIC_RELEASE);
+        }
+    }
+}
+
+ALWAYS_INLINE void NAME(add_hidden)(const graft_lora *lora, int64_t begin, int64_t end, const uint8_t *x, int64_t x_stride) {
+    if (lora->deferred)
+        defer_hidden(lora, x);
+    else
+        NAME(low_rank_hidden)(lora, begin, end, x, x_stride);
 }
 
 static float mean_of_squares(const float *x, int64_t n) {
@@ -456,7 +558,7 @@ static void NAME(norm)(void *context, size_t begin, size_t end, int thread) {
         }
         if (a->quantised) NAME(quantize_row)(result, a->width, a->quantised + r * a->quantised_stride);
     }
-    if (a->lora.rows) NAME(low_rank_hidden)(&a->lora, (int64_t)begin, (int64_t)end, a->quantised, a->quantised_stride);
+    if (a->lora.rows) NAME(add_hidden)(&a->lora, (int64_t)begin, (int64_t)end, a->quantised, a->quantised_stride);
 }
 
 static void NAME(gated)(void *context, size_t begin, size_t end, int thread) {
@@ -479,7 +581,7 @@ static void NAME(gated)(void *context, size_t begin, size_t end, int thread) {
         }
         if (a->quantised) NAME(quantize_row)(y, a->width, a->quantised + r * a->quantised_stride);
     }
-    if (a->lora.rows) NAME(low_rank_hidden)(&a->lora, (int64_t)begin, (int64_t)end, a->quantised, a->quantised_stride);
+    if (a->lora.rows) NAME(add_hidden)(&a->lora, (int64_t)begin, (int64_t)end, a->quantised, a->quantised_stride);
 }
 
 // ------------------------------------------------------------------------------------------------- rotary and cache write

@@ -69,7 +69,7 @@ ALWAYS_INLINE void LOCAL(scales)(const int kind, const graft_panels *w, const ui
 }
 
 ALWAYS_INLINE void LOCAL(tile)(const int kind, const graft_matmul *m, const graft_matmul_part *part, int64_t panel, const int count, int64_t token,
-                               const int tokens, int64_t fetch, int64_t fetches) {
+                               const int tokens, tile_ahead *ahead, int64_t fetch, int64_t fetches) {
     (void)fetch, (void)fetches;
     const graft_panels *w = &part->weights;
     const graft_activation_layout a = graft_activation_layout_for(w->cols);
@@ -87,6 +87,7 @@ ALWAYS_INLINE void LOCAL(tile)(const int kind, const graft_matmul *m, const graf
                 const int32_t s = ((const int32_t *)(x[t] + (size == 16 ? a.s16 : a.s32)))[b];
                 dot[0][t] = dot[1][t] = _mm256_set1_epi32(LOCAL(start)(kind, w->zero, s));
             }
+            low_rank_fetch_lines(&ahead->low_rank, ahead->low_rank.pace);
             for (int64_t k = b * size; k < (b + 1) * size; k += 4)
                 for (int h = 0; h < 2; h++) {
                     const __m256i u = LOCAL(load_quants)(kind, w, data, k, h);

@@ -60,19 +60,19 @@ ALWAYS_INLINE void scales_avx512(const int kind, const graft_panels *w, const ui
 // `tokens` rows against `count` panels: the sums of a block stay integers in registers, then join the float sums with one fused
 // multiply-add (two with a minimum).
 //
-// The tile fetches share `fetch` of `fetches` of the panels that come next: they follow `count` panels further on in memory, and a panel is
-// too short for the hardware to find its streams.
+// The tile fetches share `fetch` of `fetches` of the panels that come next: a panel is too short for the hardware to find its streams.
 ALWAYS_INLINE void avx512_tile(const int kind, const graft_matmul *m, const graft_matmul_part *part, int64_t panel, const int count, int64_t token,
-                               const int tokens, int64_t fetch, int64_t fetches) {
+                               const int tokens, tile_ahead *ahead, int64_t fetch, int64_t fetches) {
     const graft_panels *w = &part->weights;
     const graft_activation_layout a = graft_activation_layout_for(w->cols);
     const uint8_t *data[2], *x[TILE_TOKENS];
     for (int p = 0; p < count; p++) data[p] = w->data + (panel + p) * w->panel_bytes;
     for (int t = 0; t < tokens; t++) x[t] = (const uint8_t *)m->x + (token + t) * m->x_stride;
-    const int64_t ahead = count * w->panel_bytes, scale_lines = w->quants / 64;
+    const uint8_t *next = ahead->panels ? ahead->panels : data[0];
+    const int64_t scale_lines = w->quants / 64;
     for (int p = 0; p < count; p++)
         for (int64_t line = scale_lines * fetch / fetches; line < scale_lines * (fetch + 1) / fetches; line++)
-            __builtin_prefetch(data[p] + ahead + 64 * line);
+            __builtin_prefetch(next + p * w->panel_bytes + 64 * line);
     const int64_t blocks = w->cols / GRAFT_BLOCK, block_bytes = panel_is_w4(kind) ? 256 : 512;
     int64_t fetched = blocks * fetch, due = 0;
     __m512 sum[2][TILE_TOKENS];
@@ -86,9 +86,10 @@ ALWAYS_INLINE void avx512_tile(const int kind, const graft_matmul *m, const graf
             due = fetches - 1;
             for (int p = 0; p < count; p++)
                 for (int64_t line = 0; line < block_bytes; line += 64)
-                    __builtin_prefetch(data[p] + ahead + w->quants + fetched / fetches * block_bytes + line);
+                    __builtin_prefetch(next + p * w->panel_bytes + w->quants + fetched / fetches * block_bytes + line);
         }
         fetched++;
+        low_rank_fetch_lines(&ahead->low_rank, ahead->low_rank.pace);
         for (int h = 0; h < halves; h++) {
             __m512i dot[2][TILE_TOKENS];
             for (int t = 0; t < tokens; t++) {

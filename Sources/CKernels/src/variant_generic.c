@@ -43,8 +43,8 @@ static int32_t block_dot(const graft_panels *w, const uint8_t *data, int r, cons
 }
 
 static void generic_tile(const int kind, const graft_matmul *m, const graft_matmul_part *part, int64_t panel, const int count, int64_t token,
-                         const int tokens, int64_t fetch, int64_t fetches) {
-    (void)tokens, (void)fetch, (void)fetches;
+                         const int tokens, tile_ahead *ahead, int64_t fetch, int64_t fetches) {
+    (void)tokens, (void)ahead, (void)fetch, (void)fetches;
     const graft_panels *w = &part->weights;
     const graft_activation_layout a = graft_activation_layout_for(w->cols);
     const uint8_t *x = (const uint8_t *)m->x + token * m->x_stride;
