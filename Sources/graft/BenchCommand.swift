@@ -80,6 +80,8 @@ struct BenchCommand: AsyncParsableCommand {
                 _ = pass.logits(of: 0..<count)
             }.inSeconds
         }
+        // Memory is touched for the first time, threads and caches wake up.
+        _ = seconds([ForwardSegment(tokens: Array(prompt.prefix(512)), position: 0, blocks: tables[0], adapters: sets[0], logits: .last)])
         var rates = [Rates](repeating: Rates(), count: runs)
         for _ in 0..<`repeat` {
             var prefilling = [Double](repeating: 0, count: runs), decoding = prefilling

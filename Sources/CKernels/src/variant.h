@@ -693,15 +693,22 @@ typedef struct {
 
 enum { ROW_GROUP = 4 };
 
-// o[row] += Σ p[row][key] · V[key] over `vectors` × 16 components from `component`.
-ALWAYS_INLINE void weigh_values(const int type, const int vectors, const uint8_t *values, int dim, int component, int keys, int rows,
-                                const float p[ROW_GROUP][32], const v16f rescale, float (*o)[GRAFT_MAX_HEAD_DIM]) {
+// Fetches bytes begin … end of what comes next, if anything does.
+ALWAYS_INLINE void fetch_ahead(const uint8_t *next, int64_t begin, int64_t end) {
+    for (int64_t line = begin & ~(int64_t)63; next && line < end; line += 64) __builtin_prefetch(next + line);
+}
+
+// o[row] += Σ p[row][key] · V[key] over `vectors` × 16 components from `component`; meanwhile the same bytes of `next` are fetched, of `next_element` bytes a value.
+ALWAYS_INLINE void weigh_values(const int type, const int vectors, const uint8_t *values, const uint8_t *next, int next_element, int dim, int component, int keys,
+                                int rows, const float p[ROW_GROUP][32], const v16f rescale, float (*o)[GRAFT_MAX_HEAD_DIM]) {
     v16f sum[ROW_GROUP][4];
     for (int r = 0; r < ROW_GROUP; r++)
         for (int c = 0; c < vectors; c++) sum[r][c] = load16(o[r < rows ? r : 0] + component + 16 * c) * splat(rescale[r]);
     for (int key = 0; key < keys; key++) {
         v16f v[4];
-        for (int c = 0; c < vectors; c++) v[c] = load_cached(type, values, (int64_t)key * dim + component + 16 * c);
+        const int64_t at = (int64_t)key * dim + component;
+        fetch_ahead(next, at * next_element, (at + 16 * vectors) * next_element);
+        for (int c = 0; c < vectors; c++) v[c] = load_cached(type, values, at + 16 * c);
         for (int r = 0; r < ROW_GROUP; r++)
             for (int c = 0; c < vectors; c++) sum[r][c] = fma16(v[c], splat(p[r][key]), sum[r][c]);
     }
@@ -741,6 +748,8 @@ ALWAYS_INLINE void attend(
     for (int64_t b = first / GRAFT_KV_BLOCK; b <= last / GRAFT_KV_BLOCK; b++) {
         const uint8_t *block = a->cache + run->blocks[b] * a->block_stride;
         const uint8_t *keys = block + plane * element, *values = block + a->layout.values + plane * element;
+        // A block's share of a head is too short for the hardware to find a stream.
+        const uint8_t *next = b < last / GRAFT_KV_BLOCK ? a->cache + run->blocks[b + 1] * a->block_stride + plane * element : NULL;
         const int64_t start = b * GRAFT_KV_BLOCK;
         const int present = last - start + 1 < GRAFT_KV_BLOCK ? (int)(last - start + 1) : GRAFT_KV_BLOCK;
         if (widens) {
@@ -753,7 +762,9 @@ ALWAYS_INLINE void attend(
             const float *q[ROW_GROUP];
             for (int r = 0; r < ROW_GROUP; r++) q[r] = s.q[base + (r < count ? r : 0)];
             v16f score[ROW_GROUP][2] = {};
+            const uint8_t *next_keys = base == 0 ? next : NULL, *next_values = next_keys ? next + a->layout.values : NULL;
             for (int i = 0; i < dim; i++) {
+                fetch_ahead(next_keys, (int64_t)i * GRAFT_KV_BLOCK * element, (int64_t)(i + 1) * GRAFT_KV_BLOCK * element);
                 v16f k0 = load_cached(inner, keys, (int64_t)i * GRAFT_KV_BLOCK), k1 = load_cached(inner, keys, (int64_t)i * GRAFT_KV_BLOCK + 16);
                 for (int r = 0; r < ROW_GROUP; r++) {
                     score[r][0] = fma16(k0, splat(q[r][i]), score[r][0]);
@@ -801,8 +812,8 @@ ALWAYS_INLINE void attend(
             }
             int component = 0;
             for (; component + 64 <= dim; component += 64)
-                weigh_values(inner, 4, values, dim, component, present, count, p, rescale, &s.o[base]);
-            for (; component < dim; component += 16) weigh_values(inner, 1, values, dim, component, present, count, p, rescale, &s.o[base]);
+                weigh_values(inner, 4, values, next_values, element, dim, component, present, count, p, rescale, &s.o[base]);
+            for (; component < dim; component += 16) weigh_values(inner, 1, values, next_values, element, dim, component, present, count, p, rescale, &s.o[base]);
         }
     }
     for (int r = 0; r < rows; r++) {
