@@ -9,7 +9,7 @@ Seven measurements, chosen with --only:
            `llama-server --lora …` with the same adapters (SmolLM2 only; only when asked for)
   start    from the start of the server's process to the first token of a chat, with the files in the page cache
   chat     a conversation's fourth turn: time to the first token, and its share of what the same text takes that the server has not seen before
-  memory   largest resident set of the server after 16 streams at once of 448 prompt and 64 answer tokens, about (the peer with --no-mmap)
+  memory   largest resident set of the server after 16 streams at once of 448 prompt and 64 answer tokens, about (the peer without mmap)
 Rounds alternate the order (A B, B A, …), so that a drift of the machine falls on both; the table shows the median
 and the range over the rounds. The load average before each run is recorded: on a busy machine the figures say little.
 
@@ -242,7 +242,7 @@ def chat_of(engine):
 
 def memory_of(engine):
     def measured(options, model):
-        command = serve_command(options, model, engine) + ([] if engine == "graft" else ["--no-mmap"])
+        command = serve_command(options, model, engine) + ([] if engine == "graft" else ["--load-mode", "none"])
         source, log = random.Random(5), options.cache / f"{engine}-memory.log"
         with launched(command, log) as (process, port):
             url = f"http://127.0.0.1:{port}"
