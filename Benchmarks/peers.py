@@ -260,11 +260,7 @@ def load_on(options, command, ready_path, log):
     figures = {}
     with server(command, ready_path, log) as url:
         for clients in options.clients.split(","):
-            asked = load.parser().parse_args(["--url", url, "--requests", str(options.requests), "--max-tokens", str(options.max_tokens),
-                                              "--prompt-words", str(options.prompt_words)])
-            row = asyncio.run(load.measure(asked, int(clients)))
-            if row["errors"]:
-                raise Failed(f"{command[0]} with {clients} clients: {row['errors']} failed requests {row['error_kinds']}; see {log}")
+            row = closed_loop(options, url, int(clients))
             figures[f"{clients} clients, tokens/s"] = row["completion_tokens_per_second"]
             figures[f"{clients} clients, TTFT p50 s"] = row["ttft_p50"]
             figures[f"{clients} clients, TTFT p95 s"] = row["ttft_p95"]
@@ -289,7 +285,7 @@ def closed_loop(options, url, clients, **choice):
     asked = load.parser().parse_args(["--url", url, *(f"--{name.replace('_', '-')}={value}" for name, value in choice.items())])
     row = asyncio.run(load.measure(asked, clients))
     if row["errors"]:
-        raise Failed(f"{url} with {clients} clients: {row['errors']} failed requests {row['error_kinds']}")
+        raise Failed(f"{url} with {clients} clients: {row['errors']} failed requests {row['error_kinds']}; the server's log is in {options.cache}")
     return row
 
 

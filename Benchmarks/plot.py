@@ -14,7 +14,6 @@ from pathlib import Path
 # Pixels.
 LABEL, BAR, RATIO, ROW, HEAD, FOOT = 300, 330, 150, 46, 52, 28
 COLOURS = {"graft": "#2f6f4f", "llama.cpp": "#b9b2a3"}
-NAMES = {"graft": "Graft", "llama.cpp": "llama.cpp"}
 # Of these less is better.
 LESS = (" s", " MB", "share of unseen")
 LEFT_OUT = ("load average", "of which")
@@ -43,10 +42,13 @@ def picture(rows, title, foot):
         text(12, 22, title, 'font-size="15" font-weight="bold"'),
     ]
     for i, (engine, colour) in enumerate(COLOURS.items()):
-        lines += [f'<rect x="{LABEL + 90 * i}" y="32" width="11" height="11" fill="{colour}"/>', text(LABEL + 16 + 90 * i, 42, NAMES[engine])]
-    for i, (_, figure, values) in enumerate(rows):
+        lines += [f'<rect x="{LABEL + 90 * i}" y="32" width="11" height="11" fill="{colour}"/>', text(LABEL + 16 + 90 * i, 42, engine.replace("graft", "Graft"))]
+    several = len({model for model, _, _ in rows}) > 1
+    for i, (model, figure, values) in enumerate(rows):
         top, most = HEAD + ROW * i, max(values.values())
-        lines.append(text(LABEL - 12, top + 24, figure, 'text-anchor="end"'))
+        lines.append(text(LABEL - 12, top + (18 if several else 24), figure, 'text-anchor="end"'))
+        if several:
+            lines.append(text(LABEL - 12, top + 34, model, 'text-anchor="end" font-size="11" fill="#777"'))
         for j, (engine, value) in enumerate(values.items()):
             length = max(2, (BAR - 60) * value / most)
             lines.append(f'<rect x="{LABEL}" y="{top + 4 + 17 * j}" width="{length:.1f}" height="15" fill="{COLOURS[engine]}"/>')

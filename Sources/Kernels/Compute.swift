@@ -81,7 +81,7 @@ public struct Compute {
 
     /// - Parameters:
     ///   - accumulating: adds to the outputs (the residual stream) instead of overwriting them.
-    ///   - lowRank: the adapters whose hidden rows the job that made the input has computed; row i of the product is row i of the step.
+    ///   - lowRank: the adapters that the operation which made the input was given; row i of the product is row i of the step.
     public func multiply(_ product: Product, accumulating: Bool = false, lowRank: LowRankStage? = nil) {
         var product = product
         product.matmul.accumulate = accumulating ? 1 : 0
@@ -106,7 +106,7 @@ public struct Compute {
     // MARK: norms and gates
 
     /// y = x / √(mean x² + ε) · weight for rows 0 ..< count; also as 8-bit rows if `quantized` is given.
-    /// - Parameter lowRank: adapters whose hidden rows are computed along with the 8-bit rows.
+    /// - Parameter lowRank: adapters whose hidden rows are made of the 8-bit rows, here or, for a step of one row, in the product that follows.
     public func rmsNorm(
         _ x: FloatRows, weight: FloatVector, epsilon: Float, count: Int, to y: FloatRows, quantized: QuantizedRows?, lowRank: LowRankStage? = nil
     ) {

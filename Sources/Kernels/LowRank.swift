@@ -109,6 +109,7 @@ public final class LowRankRows {
     private var held: [LowRankStages] = []
     /// Sized for the most; pages that no step writes to cost nothing.
     private let hidden: MemoryRegion
+    /// For steps of one row, whose hidden row the threads of the product share.
     private let deferred: MemoryRegion
     private var hiddenStride = 0
 

@@ -76,8 +76,8 @@ graft_activation_layout graft_activation_layout_for(int64_t cols);
 //     y = W x + Σ over the row's adapters of weight · scale · B (A x)
 //
 // Projections that share their input form a stage (q, k, v; o; gate, up; down). Its A's are stacked into one matrix, so that h = A x is one
-// product per row, stage and adapter, made by the job that quantises the row. h is quantised with a scale per projection, and B h is added to
-// the base product's sums before they leave for y: adapters cost no pass over y and no barrier.
+// product per row, stage and adapter, made by the job that quantises the row or, for a step of one row, by the product's own threads. h is quantised
+// with a scale per projection, and B h is added to the base product's sums before they leave for y: adapters cost no pass over y and no barrier.
 //
 // A is held as 8 bits with a scale per block of 32, B as 8 bits with a float scale per row. Per row the operations are fixed by the row's own
 // adapters, in their order; integer sums are exact, so all variants give equal bits.
@@ -246,7 +246,7 @@ typedef struct {
     uint8_t *quantised;
     int64_t stride, y_stride, quantised_stride, width;
     int32_t activation;
-    graft_lora lora;  // with quantised rows: h of each row as well
+    graft_lora lora;  // with quantised rows: h of each row as well, unless it is deferred
 } graft_gated;
 
 // y = x / sqrt(mean(x²) + eps) · weight per row; the result goes to `quantised` and/or `y` as above. With `residual` the
@@ -259,7 +259,7 @@ typedef struct {
     uint8_t *quantised;
     int64_t x_stride, y_stride, residual_stride, quantised_stride, width;
     float eps;
-    graft_lora lora;  // with quantised rows: h of each row as well
+    graft_lora lora;  // with quantised rows: h of each row as well, unless it is deferred
 } graft_norm;
 
 // ------------------------------------------------------------------------------------------------- embedding, rotary tables
