@@ -24,6 +24,9 @@ public struct Compute {
     /// So many rows with adapters go to a thread in one piece, if there are enough for all: A of the next adapter is fetched beside the product with the last one.
     private static let adaptedRowsPerThread = 12
 
+    /// With so many heads of keys for each thread, those of long and short sequences come out even, and sharing spans gains nothing.
+    private static let headsPerThread = 16
+
     // MARK: matmul
 
     /// y = W x, for up to four matrices that share their input rows.
@@ -226,22 +229,28 @@ public struct Compute {
     }
 
     /// out = softmax(scale · q Kᵀ) V per head, causal, and limited to the last `window` keys if given.
-    public func attend(q: FloatRows, runs: [AttentionRun], cache: KVCache, layer: Int, scale: Float, window: Int?, to out: FloatRows) {
+    /// - Parameter partials: lets threads share the keys of a long sequence, where otherwise each takes whole heads. Without influence on the result.
+    public func attend(
+        q: FloatRows, runs: [AttentionRun], cache: KVCache, layer: Int, scale: Float, window: Int?, partials: AttentionPartials? = nil, to out: FloatRows
+    ) {
         precondition(q.width == out.width && q.width % cache.headDim == 0 && q.width / cache.headDim % cache.kvHeads == 0)
         precondition(q.width / cache.headDim / cache.kvHeads <= KVCache.maximumGroup, "more query heads on one key head than the kernel holds")
         precondition(runs.allSatisfy { $0.row >= 0 && $0.count > 0 && $0.row + $0.count <= min(q.capacity, out.capacity) && $0.position >= 0 })
         withUnsafeTemporaryAllocation(of: graft_attention_run.self, capacity: max(runs.count, 1)) { table in
             for (i, run) in runs.enumerated() {
-                table[i] = graft_attention_run(row: Int64(run.row), count: Int64(run.count), position: Int64(run.position), blocks: run.blocks)
+                table[i] = graft_attention_run(row: Int64(run.row), count: Int64(run.count), position: Int64(run.position), blocks: run.blocks, partials: nil)
             }
             var job = graft_attention(
                 layout: cache.layout, cache: cache.base(layer: layer), block_stride: cache.blockStride, runs: table.baseAddress, run_count: Int64(runs.count),
                 q: q.pointer, out: out.pointer, q_stride: q.stride, out_stride: out.stride, heads: Int32(q.width / cache.headDim), scale: scale,
                 window: Int64(window ?? 0))
-            let tile = Int(graft_attention_tile_tokens(&job))
-            let items = runs.reduce(0) { $0 + ($1.count + tile - 1) / tile * cache.kvHeads }
+            var items = runs.indices.reduce(0) { $0 + Int(graft_attention_items(&job, table.baseAddress! + $1)) }
+            if let partials, items < Compute.headsPerThread * pool.threadCount {
+                partials.share(UnsafeMutableBufferPointer(rebasing: table[0..<runs.count]), of: &job)
+                items = runs.indices.reduce(0) { $0 + Int(graft_attention_items(&job, table.baseAddress! + $1)) }
+            }
             run(variant.table.pointee.attention, &job, count: items, smallest: 1)
-            withExtendedLifetime((q, cache, out)) {}
+            withExtendedLifetime((q, cache, out, partials)) {}
         }
     }
 }

@@ -46,6 +46,7 @@ public final class ForwardPass {
     /// The output of a branch that is normed before it joins the residual stream (gemma3).
     private let branch: FloatRows?
     private let hiddenQ, attendedQ, gateQ: QuantizedRows?
+    private let attentionPartials: AttentionPartials
     private let cos, sin: FloatRows
     private let localCos, localSin: FloatRows?
     private let selected, selectedNormed: FloatRows
@@ -88,6 +89,7 @@ public final class ForwardPass {
         hiddenQ = try quantized(c.hiddenSize)
         attendedQ = try quantized(attentionWidth)
         gateQ = try quantized(c.intermediateSize)
+        attentionPartials = try AttentionPartials()
         cos = try rows(c.rotaryDim / 2)
         sin = try rows(c.rotaryDim / 2)
         localCos = c.slidingWindow == nil ? nil : try rows(c.rotaryDim / 2)
@@ -232,7 +234,7 @@ public final class ForwardPass {
         compute.rotateAndStore(
             q: q, k: k, v: v, slots: slots, cache: cache, layer: i, style: c.rotaryStyle, cos: window == nil ? cos : localCos!,
             sin: window == nil ? sin : localSin!, qNorm: layer.qNorm, kNorm: layer.kNorm, epsilon: c.rmsEpsilon)
-        compute.attend(q: q, runs: runs, cache: cache, layer: i, scale: c.attentionScale, window: window, to: attended)
+        compute.attend(q: q, runs: runs, cache: cache, layer: i, scale: c.attentionScale, window: window, partials: attentionPartials, to: attended)
         let output = attendedQ == nil ? nil : adapters.stage(.attentionOutput, layer: i)
         if let attendedQ { compute.quantize(attended, count: rows, to: attendedQ, lowRank: output) }
         addBranch(layer.o, layer.oBias, .o, from: attended, attendedQ, i, rows, adapters, output, postNorm: layer.postAttentionNorm)

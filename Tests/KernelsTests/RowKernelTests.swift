@@ -145,6 +145,72 @@ struct RowKernelTests {
         }
     }
 
+    /// Contexts of several spans: threads that share them, and prompts cut anywhere, give the bits of one thread that takes a whole prompt, and these are right.
+    @Test(arguments: [
+        AttentionCase(heads: 9, kvHeads: 3, headDim: 64, window: nil, precision: .float16, style: .interleaved, normed: false),
+        AttentionCase(heads: 4, kvHeads: 1, headDim: 256, window: 300, precision: .float16, style: .halves, normed: false),
+        AttentionCase(heads: 4, kvHeads: 2, headDim: 32, window: nil, precision: .float32, style: .halves, normed: false),
+        AttentionCase(heads: 6, kvHeads: 2, headDim: 128, window: nil, precision: .int8, style: .halves, normed: false),
+    ])
+    func sharedSpansOfLongSequences(_ c: AttentionCase) throws {
+        let count = 1100, blockCount = (count + 31) / 32
+        let blocks = (0..<Int32(blockCount)).map { ($0 * 11 + 5) % Int32(blockCount) }
+        var random = SplitMix(state: 12)
+        let queries = try RowKernelTests.rows(count, c.heads * c.headDim, &random), keys = try RowKernelTests.rows(count, c.kvHeads * c.headDim, &random)
+        let values = try RowKernelTests.rows(count, c.kvHeads * c.headDim, &random)
+        let scale = 1 / Float(c.headDim).squareRoot()
+        // The only difference between what is compared: the cut of the rows into runs, and whether their keys may be shared.
+        let single = [255, 256, 257, 511, 512, 600, 1023, 1024, 1099]
+        func attended(_ compute: Compute, _ runs: [(row: Int, count: Int)], _ partials: AttentionPartials?) throws -> [Float] {
+            let cache = try KVCache(layers: 1, kvHeads: c.kvHeads, headDim: c.headDim, blockCount: blockCount, precision: c.precision)
+            let q = try FloatRows(capacity: count, width: queries.width), k = try FloatRows(capacity: count, width: keys.width)
+            q.pointer.update(from: queries.pointer, count: count * queries.width)
+            k.pointer.update(from: keys.pointer, count: count * keys.width)
+            let out = try FloatRows(capacity: count, width: q.width)
+            let cos = try FloatRows(capacity: count, width: c.headDim / 2), sin = try FloatRows(capacity: count, width: c.headDim / 2)
+            for i in 0..<count * cos.width { cos.pointer[i] = 1 }
+            let slots = (0..<count).map { Int64(blocks[$0 / 32]) * 32 + Int64($0 % 32) }
+            slots.withUnsafeBufferPointer {
+                compute.rotateAndStore(
+                    q: q, k: k, v: values, slots: $0, cache: cache, layer: 0, style: c.style, cos: cos, sin: sin, qNorm: nil, kNorm: nil, epsilon: 1e-6)
+            }
+            blocks.withUnsafeBufferPointer { table in
+                // Twice, the second time over what the first left in the partials' memory.
+                for _ in 0..<2 {
+                    for run in runs {
+                        let run = Compute.AttentionRun(row: run.row, count: run.count, position: run.row, blocks: table.baseAddress!)
+                        compute.attend(q: q, runs: [run], cache: cache, layer: 0, scale: scale, window: c.window, partials: partials, to: out)
+                    }
+                }
+            }
+            return single.flatMap { row in (0..<out.width).map { out[row][$0] } }
+        }
+        let whole = try attended(Compute(variant: KernelVariant(), pool: ComputePool(threads: 1)), [(0, count)], nil)
+        let alone = try RowKernelTests.agreed { try attended($0, single.map { ($0, 1) }, try AttentionPartials()) }
+        #expect(alone.map(\.bitPattern) == whole.map(\.bitPattern))
+        // Two tokens share a tile; and memory that has room for none of it.
+        let pairs = try RowKernelTests.agreed { try attended($0, single.map { ($0 - 1, 2) }, try AttentionPartials()) }
+        #expect(pairs.map(\.bitPattern) == whole.map(\.bitPattern))
+        let crowded = try attended(Compute(variant: KernelVariant(), pool: ComputePool(threads: 3)), single.map { ($0, 1) }, try AttentionPartials(byteCount: 64))
+        #expect(crowded.map(\.bitPattern) == whole.map(\.bitPattern))
+
+        let group = c.heads / c.kvHeads, tolerance = c.precision == .float32 ? 2e-5 : c.precision == .float16 ? 4e-3 : 6e-2
+        for (i, p) in single.enumerated() {
+            for h in 0..<c.heads {
+                let first = c.window.map { max(0, p - $0 + 1) } ?? 0
+                let query = queries[p] + h * c.headDim
+                let scores = (first...p).map { key in
+                    (0..<c.headDim).reduce(0.0) { $0 + Double(query[$1]) * Double(keys[key][h / group * c.headDim + $1]) } * Double(scale)
+                }
+                let highest = scores.max()!, weights = scores.map { exp($0 - highest) }, total = weights.reduce(0, +)
+                for j in stride(from: 0, to: c.headDim, by: 13) {
+                    let expected = (first...p).reduce(0.0) { $0 + weights[$1 - first] / total * Double(values[$1][h / group * c.headDim + j]) }
+                    #expect(abs(Double(alone[(i * c.heads + h) * c.headDim + j]) - expected) < tolerance, "position \(p), head \(h)")
+                }
+            }
+        }
+    }
+
     @Test func poolCoversEveryItemOnce() throws {
         for threads in [1, 2, 3, 8] {
             let pool = try ComputePool(threads: threads)

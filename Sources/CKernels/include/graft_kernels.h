@@ -191,10 +191,15 @@ typedef struct {
 
 graft_kv_layout graft_kv_layout_for(int type, int kv_heads, int head_dim);
 
+// Keys are taken in spans of so many, at fixed absolute positions; what rows have of each is joined in order (Flash-Decoding, Dao et al., 2023). So several
+// threads can share one long sequence, and a row's numbers depend neither on whether they did nor on how a prompt was cut.
+enum { GRAFT_ATTENTION_SPAN = 256 };
+
 // A run of query rows of one sequence: rows `row` … `row + count`, at positions `position` … , over the sequence's blocks.
 typedef struct {
     int64_t row, count, position;
     const int32_t *blocks;  // block table: the i-th block holds positions 32 i … 32 i + 31
+    float *partials;        // NULL, or given by graft_attention_share: threads share the run's spans
 } graft_attention_run;
 
 // out[row] = softmax(scale · q Kᵀ) V for every query head; keys at positions ≤ the row's own, and > own - window if window > 0.
@@ -217,6 +222,15 @@ enum { GRAFT_ATTENTION_ROWS = 32, GRAFT_MAX_HEAD_DIM = 256 };
 
 // A run is handed out in tiles of this many tokens (no influence on results).
 int64_t graft_attention_tile_tokens(const graft_attention *a);
+
+// Work items of a run: its tiles for each head of keys, and of a run with `partials` its spans for each head.
+int64_t graft_attention_items(const graft_attention *a, const graft_attention_run *run);
+
+// Memory that sharing a run's spans takes, a multiple of 64 bytes; 0 if there is nothing to share: more than one tile, or a single span.
+int64_t graft_attention_partial_bytes(const graft_attention *a, const graft_attention_run *run);
+
+// Lets threads share the spans of a run of this attention in so much memory, 64-byte aligned.
+void graft_attention_share(const graft_attention *a, graft_attention_run *run, void *memory);
 
 // ------------------------------------------------------------------------------------------------- rotary, norms, epilogues
 
@@ -294,7 +308,7 @@ void graft_rope_table_rows(void *context, size_t begin, size_t end, int thread);
 typedef struct {
     const char *name;         // avx512, avx2vnni, avx2, generic
     graft_job matmul;         // graft_matmul, items are units
-    graft_job attention;      // graft_attention, items are tiles × kv heads (tile major)
+    graft_job attention;      // graft_attention, items are tiles × kv heads × spans (tile major), as graft_attention_items counts them
     graft_job rope_write;     // graft_rope_write, items are rows
     graft_job gated;          // graft_gated, items are rows
     graft_job norm;           // graft_norm, items are rows

@@ -684,10 +684,16 @@ ALWAYS_INLINE v16f load_cached(const int type, const uint8_t *base, int64_t inde
     return __builtin_convertvector(__builtin_convertvector(bytes, v16i), v16f);
 }
 
+// The query rows of a tile: its tokens times the heads of one group.
 typedef struct {
-    float m[GRAFT_ATTENTION_ROWS], l[GRAFT_ATTENTION_ROWS];
+    int count;
     int64_t position[GRAFT_ATTENTION_ROWS];
     const float *q[GRAFT_ATTENTION_ROWS];
+} attention_rows;
+
+// What rows have of the keys so far: the highest score m, l = Σ eˢ⁻ᵐ and o = Σ eˢ⁻ᵐ V.
+typedef struct {
+    float m[GRAFT_ATTENTION_ROWS], l[GRAFT_ATTENTION_ROWS];
     _Alignas(64) float o[GRAFT_ATTENTION_ROWS][GRAFT_MAX_HEAD_DIM];
 } attention_state;
 
@@ -724,43 +730,37 @@ ALWAYS_INLINE void widen_halves(const uint8_t *halves, int64_t count, float *to)
     for (int64_t i = 0; i < count; i += 16) store16(to + i, load_half16((const uint16_t *)halves + i));
 }
 
-// Online softmax (Milakov and Gimelshein, arXiv 1805.02867) over blocks of 32 keys at fixed absolute positions: what a row meets,
-// and in which order, depends on its position alone. `widens`: of a block that several groups of rows meet, halves become floats once for all of them.
-ALWAYS_INLINE void attend(
-    const int type, const int widens, const graft_attention *a, const graft_attention_run *run, int64_t token, int64_t tokens, int kv_head) {
+// Online softmax (Milakov and Gimelshein, arXiv 1805.02867) over the span's blocks first … last, from nothing: what a row meets, and in which order, depends
+// on its position alone. `widens`: of a block that several groups of rows meet, halves become floats once for all of them. `ahead`: the last block that this
+// thread will come to.
+ALWAYS_INLINE void attend_span(const int type, const int widens, const graft_attention *a, const graft_attention_run *run, const attention_rows *rows, int kv_head,
+                               int64_t first, int64_t last, int64_t ahead, attention_state *s) {
     _Alignas(64) float wide[widens ? 2 : 1][widens ? WIDENED_HEAD_DIM * GRAFT_KV_BLOCK : 16];
     const int inner = widens ? GRAFT_KV_F32 : type;
-    const int dim = a->layout.head_dim, group = a->heads / a->layout.kv_heads, rows = (int)tokens * group;
-    const int64_t plane = (int64_t)kv_head * dim * GRAFT_KV_BLOCK;
+    const int dim = a->layout.head_dim;
+    const int64_t plane = (int64_t)kv_head * dim * GRAFT_KV_BLOCK, end = rows->position[rows->count - 1];
     const int element = type == GRAFT_KV_F32 ? 4 : type == GRAFT_KV_F16 ? 2 : 1;
-    attention_state s;
-    for (int r = 0; r < rows; r++) {
-        const int64_t row = run->row + token + r / group;
-        s.m[r] = -1e30f, s.l[r] = 0;
-        s.position[r] = run->position + token + r / group;
-        s.q[r] = (const float *)((const uint8_t *)a->q + row * a->q_stride) + (kv_head * group + r % group) * dim;
-        memset(s.o[r], 0, (size_t)dim * sizeof(float));
+    for (int r = 0; r < rows->count; r++) {
+        s->m[r] = -1e30f, s->l[r] = 0;
+        memset(s->o[r], 0, (size_t)dim * sizeof(float));
     }
-    const int64_t last = run->position + token + tokens - 1;
-    int64_t first = a->window > 0 ? run->position + token - a->window + 1 : 0;
-    if (first < 0) first = 0;
     const v16i lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    for (int64_t b = first / GRAFT_KV_BLOCK; b <= last / GRAFT_KV_BLOCK; b++) {
+    for (int64_t b = first; b <= last; b++) {
         const uint8_t *block = a->cache + run->blocks[b] * a->block_stride;
         const uint8_t *keys = block + plane * element, *values = block + a->layout.values + plane * element;
         // A block's share of a head is too short for the hardware to find a stream.
-        const uint8_t *next = b < last / GRAFT_KV_BLOCK ? a->cache + run->blocks[b + 1] * a->block_stride + plane * element : NULL;
+        const uint8_t *next = b < ahead ? a->cache + run->blocks[b + 1] * a->block_stride + plane * element : NULL;
         const int64_t start = b * GRAFT_KV_BLOCK;
-        const int present = last - start + 1 < GRAFT_KV_BLOCK ? (int)(last - start + 1) : GRAFT_KV_BLOCK;
+        const int present = end - start + 1 < GRAFT_KV_BLOCK ? (int)(end - start + 1) : GRAFT_KV_BLOCK;
         if (widens) {
             widen_halves(keys, (int64_t)dim * GRAFT_KV_BLOCK, wide[0]);
             widen_halves(values, (int64_t)dim * present, wide[widens]);
             keys = (const uint8_t *)wide[0], values = (const uint8_t *)wide[widens];
         }
-        for (int base = 0; base < rows; base += ROW_GROUP) {
-            const int count = rows - base < ROW_GROUP ? rows - base : ROW_GROUP;
+        for (int base = 0; base < rows->count; base += ROW_GROUP) {
+            const int count = rows->count - base < ROW_GROUP ? rows->count - base : ROW_GROUP;
             const float *q[ROW_GROUP];
-            for (int r = 0; r < ROW_GROUP; r++) q[r] = s.q[base + (r < count ? r : 0)];
+            for (int r = 0; r < ROW_GROUP; r++) q[r] = rows->q[base + (r < count ? r : 0)];
             v16f score[ROW_GROUP][2] = {};
             const uint8_t *next_keys = base == 0 ? next : NULL, *next_values = next_keys ? next + a->layout.values : NULL;
             for (int i = 0; i < dim; i++) {
@@ -780,10 +780,10 @@ ALWAYS_INLINE void attend(
                     if (type == GRAFT_KV_Q8)
                         x = x * load16((const float *)(block + a->layout.key_scales) + kv_head * GRAFT_KV_BLOCK + 16 * h);
                     // Key 16 h + lane is visible if it is at or before the row's position and inside the window.
-                    const int32_t limit = s.position[state] - start - 16 * h > 31 ? 31 : (int32_t)(s.position[state] - start - 16 * h);
+                    const int32_t limit = rows->position[state] - start - 16 * h > 31 ? 31 : (int32_t)(rows->position[state] - start - 16 * h);
                     v16i hidden = lane > (v16i){} + limit;
                     if (a->window > 0) {
-                        int64_t oldest = s.position[state] - a->window + 1 - start - 16 * h;
+                        int64_t oldest = rows->position[state] - a->window + 1 - start - 16 * h;
                         if (oldest > 16) oldest = 16;
                         if (oldest > 0) hidden |= lane < (v16i){} + (int32_t)oldest;
                     }
@@ -795,15 +795,15 @@ ALWAYS_INLINE void attend(
                     bits = (bits & ~hidden) | (never_bits & hidden);
                     memcpy(&score[r][h], &bits, sizeof bits);
                 }
-                const float highest = max_lanes(max16(score[r][0], score[r][1])), m = highest > s.m[state] ? highest : s.m[state];
-                highest_change[r] = s.m[state] - m;
-                s.m[state] = m;
+                const float highest = max_lanes(max16(score[r][0], score[r][1])), m = highest > s->m[state] ? highest : s->m[state];
+                highest_change[r] = s->m[state] - m;
+                s->m[state] = m;
             }
             const v16f rescale = exp16(highest_change);
             for (int r = 0; r < count; r++) {
                 const int state = base + r;
-                v16f p0 = exp16(score[r][0] - splat(s.m[state])), p1 = exp16(score[r][1] - splat(s.m[state]));
-                s.l[state] = fmaf(s.l[state], rescale[r], sum_lanes(p0 + p1));
+                v16f p0 = exp16(score[r][0] - splat(s->m[state])), p1 = exp16(score[r][1] - splat(s->m[state]));
+                s->l[state] = fmaf(s->l[state], rescale[r], sum_lanes(p0 + p1));
                 if (type == GRAFT_KV_Q8) {
                     const float *scales = (const float *)(block + a->layout.value_scales) + kv_head * GRAFT_KV_BLOCK;
                     p0 = p0 * load16(scales), p1 = p1 * load16(scales + 16);
@@ -812,14 +812,70 @@ ALWAYS_INLINE void attend(
             }
             int component = 0;
             for (; component + 64 <= dim; component += 64)
-                weigh_values(inner, 4, values, next_values, element, dim, component, present, count, p, rescale, &s.o[base]);
-            for (; component < dim; component += 16) weigh_values(inner, 1, values, next_values, element, dim, component, present, count, p, rescale, &s.o[base]);
+                weigh_values(inner, 4, values, next_values, element, dim, component, present, count, p, rescale, &s->o[base]);
+            for (; component < dim; component += 16) weigh_values(inner, 1, values, next_values, element, dim, component, present, count, p, rescale, &s->o[base]);
         }
     }
-    for (int r = 0; r < rows; r++) {
-        float *out = (float *)((uint8_t *)a->out + (run->row + token + r / group) * a->out_stride) + (kv_head * group + r % group) * dim;
-        const v16f inverse = splat(1.0f / s.l[r]);
-        for (int i = 0; i < dim; i += 16) store16(out + i, load16(s.o[r] + i) * inverse);
+}
+
+// Adds what a row has of one span to what it has of the spans before it. A span of which it sees nothing leaves no trace.
+ALWAYS_INLINE void join_span(int dim, float *m, float *l, float *o, float span_m, float span_l, const float *span_o) {
+    if (span_l == 0) return;
+    if (*l == 0) {
+        *m = span_m, *l = span_l;
+        memcpy(o, span_o, (size_t)dim * sizeof(float));
+        return;
+    }
+    const float highest = *m > span_m ? *m : span_m;
+    v16f change = {};
+    change[0] = *m - highest, change[1] = span_m - highest;
+    const v16f weights = exp16(change), mine = splat(weights[0]), its = splat(weights[1]);
+    *m = highest;
+    *l = fmaf(span_l, weights[1], *l * weights[0]);
+    for (int i = 0; i < dim; i += 16) store16(o + i, fma16(load16(span_o + i), its, load16(o + i) * mine));
+}
+
+ALWAYS_INLINE void store_attended(const graft_attention *a, const graft_attention_run *run, int64_t token, int kv_head, int row, float l, const float *o) {
+    const int dim = a->layout.head_dim, group = a->heads / a->layout.kv_heads;
+    float *out = (float *)((uint8_t *)a->out + (run->row + token + row / group) * a->out_stride) + (kv_head * group + row % group) * dim;
+    const v16f inverse = splat(1.0f / l);
+    for (int i = 0; i < dim; i += 16) store16(out + i, load16(o + i) * inverse);
+}
+
+// One tile of a run with one head of keys: all spans in order or, if threads share them, `span` alone; then whoever comes last joins them in the same order.
+ALWAYS_INLINE void attend(
+    const int type, const int widens, const graft_attention *a, const graft_attention_run *run, int64_t token, int64_t tokens, int kv_head, int64_t span) {
+    const int dim = a->layout.head_dim, group = a->heads / a->layout.kv_heads;
+    attention_rows rows = {.count = (int)tokens * group};
+    for (int r = 0; r < rows.count; r++) {
+        rows.position[r] = run->position + token + r / group;
+        rows.q[r] = (const float *)((const uint8_t *)a->q + (run->row + token + r / group) * a->q_stride) + (kv_head * group + r % group) * dim;
+    }
+    const span_range range = spans_of(a, run->position + token, tokens);
+    // What is this thread's: all spans, or one.
+    const int64_t begin = run->partials ? span : 0, end = run->partials ? span + 1 : range.count;
+    attention_state s, next;
+    for (int64_t i = begin; i < end; i++) {
+        attend_span(type, widens, a, run, &rows, kv_head, span_begin(&range, i), span_end(&range, i), span_end(&range, end - 1), i == begin ? &s : &next);
+        for (int r = 0; i > begin && r < rows.count; r++) join_span(dim, &s.m[r], &s.l[r], s.o[r], next.m[r], next.l[r], next.o[r]);
+    }
+    if (!run->partials) {
+        for (int r = 0; r < rows.count; r++) store_attended(a, run, token, kv_head, r, s.l[r], s.o[r]);
+        return;
+    }
+    const int64_t width = PARTIAL_HEAD + dim, size = rows.count * width;
+    float *partials = run->partials + (int64_t)a->layout.kv_heads * PARTIAL_HEAD + kv_head * range.count * size, *mine = partials + span * size;
+    for (int r = 0; r < rows.count; r++, mine += width) {
+        mine[0] = s.m[r], mine[1] = s.l[r];
+        memcpy(mine + PARTIAL_HEAD, s.o[r], (size_t)dim * sizeof(float));
+    }
+    uint32_t *done = (uint32_t *)(run->partials + kv_head * PARTIAL_HEAD);
+    if (__atomic_add_fetch(done, 1, __ATOMIC_ACQ_REL) < range.count) return;
+    for (int r = 0; r < rows.count; r++) {
+        float *total = partials + r * width;
+        for (int64_t i = 1; i < range.count; i++)
+            join_span(dim, &total[0], &total[1], total + PARTIAL_HEAD, total[i * size], total[i * size + 1], total + i * size + PARTIAL_HEAD);
+        store_attended(a, run, token, kv_head, r, total[1], total + PARTIAL_HEAD);
     }
 }
 
@@ -831,20 +887,22 @@ static void NAME(attention)(void *context, size_t begin, size_t end, int thread)
     int64_t base = 0;
     for (int64_t i = 0; i < a->run_count && base < (int64_t)end; i++) {
         const graft_attention_run *run = &a->runs[i];
-        const int64_t items = (run->count + tile - 1) / tile * kv_heads;
+        const int64_t items = graft_attention_items(a, run), spans = run->partials ? items / kv_heads : 1;
         for (int64_t item = base > (int64_t)begin ? base : (int64_t)begin; item < base + items && item < (int64_t)end; item++) {
-            const int64_t token = (item - base) / kv_heads * tile, left = run->count - token;
+            // A run whose spans are shared is a single tile.
+            const int64_t span = (item - base) % spans, work = (item - base) / spans;
+            const int64_t token = work / kv_heads * tile, left = run->count - token;
             const int64_t tokens = left < tile ? left : tile;
-            const int head = (int)((item - base) % kv_heads);
+            const int head = (int)(work % kv_heads);
             switch (a->layout.type) {
-            case GRAFT_KV_F32: attend(GRAFT_KV_F32, 0, a, run, token, tokens, head); break;
+            case GRAFT_KV_F32: attend(GRAFT_KV_F32, 0, a, run, token, tokens, head, span); break;
             case GRAFT_KV_F16:
                 if (tokens * (a->heads / kv_heads) > 2 * ROW_GROUP && a->layout.head_dim <= WIDENED_HEAD_DIM)
-                    attend(GRAFT_KV_F16, 1, a, run, token, tokens, head);
+                    attend(GRAFT_KV_F16, 1, a, run, token, tokens, head, span);
                 else
-                    attend(GRAFT_KV_F16, 0, a, run, token, tokens, head);
+                    attend(GRAFT_KV_F16, 0, a, run, token, tokens, head, span);
                 break;
-            default: attend(GRAFT_KV_Q8, 0, a, run, token, tokens, head);
+            default: attend(GRAFT_KV_Q8, 0, a, run, token, tokens, head, span);
             }
         }
         base += items;

@@ -122,3 +122,21 @@ int64_t graft_attention_tile_tokens(const graft_attention *a) {
     const int64_t tokens = GRAFT_ATTENTION_ROWS / (a->heads / a->layout.kv_heads);
     return tokens > 0 ? tokens : 1;
 }
+
+int64_t graft_attention_items(const graft_attention *a, const graft_attention_run *run) {
+    const int64_t tile = graft_attention_tile_tokens(a), kv_heads = a->layout.kv_heads;
+    return run->partials ? kv_heads * spans_of(a, run->position, run->count).count : (run->count + tile - 1) / tile * kv_heads;
+}
+
+int64_t graft_attention_partial_bytes(const graft_attention *a, const graft_attention_run *run) {
+    const int64_t spans = spans_of(a, run->position, run->count).count, kv_heads = a->layout.kv_heads;
+    if (run->count > graft_attention_tile_tokens(a) || spans < 2) return 0;
+    const int64_t rows = run->count * (a->heads / kv_heads);
+    return kv_heads * (PARTIAL_HEAD + spans * rows * (a->layout.head_dim + PARTIAL_HEAD)) * (int64_t)sizeof(float);
+}
+
+void graft_attention_share(const graft_attention *a, graft_attention_run *run, void *memory) {
+    run->partials = memory;
+    // The counters of spans that are done.
+    memset(memory, 0, (size_t)a->layout.kv_heads * PARTIAL_HEAD * sizeof(float));
+}
