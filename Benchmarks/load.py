@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Closed-loop load on an OpenAI-style chat endpoint, and what its users would feel.
+"""Load on an OpenAI-style chat endpoint, closed or open, and what its users would feel.
 
-Each client keeps one connection open, sends a streamed request, reads the answer to its end and sends the next. So
-the load is the number of clients, and a slow server is asked less often. Every client's first request warms the server
-up and is not counted. Requests carry `ignore_eos`, so that each answer has exactly --max-tokens tokens; an answer
+Closed loop (--clients): each client keeps one connection open, sends a streamed request, reads the answer to its end and sends the next. So the load is
+the number of clients, and a slow server is asked less often. Every client's first request warms the server up and is not counted.
+Open loop (--rates): requests come at random moments, so many a second on average (a Poisson process, the same for the same seed), whether or not the
+server has answered those before; the first tenth is not counted. Requests carry `ignore_eos`, so that each answer has exactly --max-tokens tokens; an answer
 counts only when it was complete: status 200, no error event, content, a finish reason, the right `usage` and [DONE].
 
-usage: load.py [--url http://127.0.0.1:8080] [--clients 1,8,16] [--requests 10] [--max-tokens 64] [--prompt-words 60]
+usage: load.py [--url http://127.0.0.1:8080] [--clients 1,8,16] [--requests 10] [--rates 0.5,2 --arrivals 60] [--max-tokens 64] [--prompt-words 60]
                [--model NAME[,NAME…]] [--lora-ids 0,1,…] [--seed N] [--key KEY] [--ca FILE] [--json]
 Models, or llama.cpp's adapter ids, are dealt out in turn. Times are seconds; `client_cpu` is what this program used itself, because it shares the
 machine with the server. Python 3.11 and its standard library only.
@@ -195,12 +196,33 @@ def percentile(values, share):
     return round(statistics.quantiles(values, n=100, method="inclusive")[round(share * 100) - 1], 5)
 
 
-async def measure(options, clients):
-    """One closed-loop run; a dictionary of figures."""
+def target(options):
+    """Sets the path's prefix and returns a function that makes a connection."""
     address = urlsplit(options.url)
     options.prefix = address.path.rstrip("/").removesuffix("/v1")
     tls = ssl.create_default_context(cafile=options.ca or None) if address.scheme == "https" else None
-    connections = [Connection(address.hostname, address.port or (443 if tls else 80), tls) for _ in range(clients)]
+    return lambda: Connection(address.hostname, address.port or (443 if tls else 80), tls)
+
+
+def figures(tally, warm, seconds, processor, connections):
+    for connection in connections:
+        connection.close()
+    return {
+        "answers": tally.answers, "errors": sum(tally.errors.values()), "error_kinds": tally.errors,
+        "warm_up_errors": sum(warm.errors.values()), "reopened_connections": sum(connection.reopened for connection in connections),
+        "seconds": round(seconds, 2), "completion_tokens_per_second": round(tally.completion_tokens / seconds, 1),
+        "prompt_tokens": tally.prompt_tokens, "completion_tokens": tally.completion_tokens,
+        "ttft_p50": percentile(tally.first, 0.5), "ttft_p95": percentile(tally.first, 0.95),
+        "itl_p50": percentile(tally.gaps, 0.5), "itl_p95": percentile(tally.gaps, 0.95),
+        "answer_p50": percentile(tally.whole, 0.5), "answer_p95": percentile(tally.whole, 0.95),
+        "client_cpu": round(time.process_time() - processor, 2),
+    }
+
+
+async def measure(options, clients):
+    """One closed-loop run; a dictionary of figures."""
+    connect = target(options)
+    connections = [connect() for _ in range(clients)]
     warm, tally = Tally(), Tally()
     await asyncio.gather(*(exchange(c, options, 1_000 + i, 0, warm) for i, c in enumerate(connections)))
 
@@ -211,27 +233,52 @@ async def measure(options, clients):
     processor, began = time.process_time(), time.perf_counter()
     await asyncio.gather(*(client(i, c) for i, c in enumerate(connections)))
     seconds = time.perf_counter() - began
-    for connection in connections:
-        connection.close()
-    reopened = sum(connection.reopened for connection in connections)
-    return {
-        "clients": clients, "answers": tally.answers, "errors": sum(tally.errors.values()), "error_kinds": tally.errors,
-        "warm_up_errors": sum(warm.errors.values()), "reopened_connections": reopened, "seconds": round(seconds, 2),
-        "completion_tokens_per_second": round(tally.completion_tokens / seconds, 1),
-        "prompt_tokens": tally.prompt_tokens, "completion_tokens": tally.completion_tokens,
-        "ttft_p50": percentile(tally.first, 0.5), "ttft_p95": percentile(tally.first, 0.95),
-        "itl_p50": percentile(tally.gaps, 0.5), "itl_p95": percentile(tally.gaps, 0.95),
-        "answer_p50": percentile(tally.whole, 0.5), "answer_p95": percentile(tally.whole, 0.95),
-        "client_cpu": round(time.process_time() - processor, 2),
-    }
+    return {"clients": clients} | figures(tally, warm, seconds, processor, connections)
+
+
+async def measure_open(options, rate):
+    """One open-loop run at `rate` requests a second; a dictionary of figures. `most_at_once`: requests that were under way together."""
+    connect, moments = target(options), random.Random(options.seed * 7919 + 1)
+    idle, connections, warm, tally = [], [], Tally(), Tally()
+    under_way = most = 0
+    uncounted = (options.arrivals + 9) // 10
+
+    async def arrive(number):
+        nonlocal under_way, most
+        if idle:
+            connection = idle.pop()
+        else:
+            connections.append(connection := connect())
+        under_way += 1
+        most = max(most, under_way)
+        await exchange(connection, options, number, 0, warm if number < uncounted else tally)
+        under_way -= 1
+        idle.append(connection)
+
+    async def arrivals(numbers):
+        tasks = []
+        for number in numbers:
+            tasks.append(asyncio.create_task(arrive(number)))
+            await asyncio.sleep(moments.expovariate(rate))
+        return tasks
+
+    first = await arrivals(range(uncounted))
+    processor, began = time.process_time(), time.perf_counter()
+    await asyncio.gather(*first, *await arrivals(range(uncounted, options.arrivals)))
+    seconds = time.perf_counter() - began
+    return {"rate": rate, "most_at_once": most} | figures(tally, warm, seconds, processor, connections)
+
+
+def load_of(row):
+    return f"{row['clients']} clients" if "clients" in row else f"{row['rate']:g}/s"
 
 
 def table(rows):
-    head = f"{'clients':>7} {'answers':>8} {'errors':>6} {'tokens/s':>9} {'TTFT p50':>9} {'p95':>7} {'gap p50':>8} {'p95':>7} {'answer p50':>11} {'client cpu':>11}"
+    head = f"{'load':>10} {'answers':>8} {'errors':>6} {'tokens/s':>9} {'TTFT p50':>9} {'p95':>7} {'gap p50':>8} {'p95':>7} {'answer p50':>11} {'client cpu':>11}"
     lines = [head]
     for r in rows:
         show = lambda key, width: f"{'–' if r[key] is None else format(r[key], '.3f'):>{width}}"
-        lines.append(f"{r['clients']:>7} {r['answers']:>8} {r['errors']:>6} {r['completion_tokens_per_second']:>9} {show('ttft_p50', 9)} "
+        lines.append(f"{load_of(r):>10} {r['answers']:>8} {r['errors']:>6} {r['completion_tokens_per_second']:>9} {show('ttft_p50', 9)} "
                      f"{show('ttft_p95', 7)} {show('itl_p50', 8)} {show('itl_p95', 7)} {show('answer_p50', 11)} {r['client_cpu']:>11}")
     return "\n".join(lines)
 
@@ -241,6 +288,8 @@ def parser():
     p.add_argument("--url", default="http://127.0.0.1:8080", help="where the server listens; a trailing /v1 is accepted")
     p.add_argument("--clients", default="1,8,16", help="numbers of clients, one run each")
     p.add_argument("--requests", type=int, default=10, help="counted requests of each client")
+    p.add_argument("--rates", default="", help="requests a second, one run each, instead of a number of clients")
+    p.add_argument("--arrivals", type=int, default=60, help="requests of each run with --rates")
     p.add_argument("--max-tokens", type=int, default=64)
     p.add_argument("--prompt-words", type=int, default=60)
     p.add_argument("--model", default="", help="model names, dealt out in turn")
@@ -254,11 +303,14 @@ def parser():
 
 def main():
     options = parser().parse_args()
-    rows = [asyncio.run(measure(options, int(clients))) for clients in options.clients.split(",")]
+    if options.rates:
+        rows = [asyncio.run(measure_open(options, float(rate))) for rate in options.rates.split(",")]
+    else:
+        rows = [asyncio.run(measure(options, int(clients))) for clients in options.clients.split(",")]
     print(json.dumps(rows, indent=1) if options.json else table(rows))
     for row in rows:
         for kind, count in row["error_kinds"].items():
-            print(f"{row['clients']} clients: {count} x {kind}", file=sys.stderr)
+            print(f"{load_of(row)}: {count} x {kind}", file=sys.stderr)
     return 1 if any(row["errors"] for row in rows) else 0
 
 

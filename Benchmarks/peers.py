@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
 """Graft and llama.cpp on the same machine, the same files and in turns; medians as a table and as JSON.
 
-Seven measurements, chosen with --only:
-  bench    prefill and decode of one sequence: `graft bench` against `llama-bench`
+Nine measurements, chosen with --only:
+  bench    prefill and decode of one sequence: `graft bench` against `llama-bench`; beside them how fast two threads read memory and multiply 8-bit numbers in
+           the same minute, and which share of what that allows Graft has
+  long     prefill of 2,048 and 8,000 tokens, and decode after as many: `graft bench` against `llama-bench -d`
   batch    decode of several sequences at once, after 128 tokens each: `graft bench --sequences` against `llama-batched-bench`, without a server
   load     streamed chats of 1, 8, 16 clients: `graft serve` against `llama-server -np 16 -c 16384`, asked by load.py
+  open     chats that come at random moments, one, two and four a second on average, answered or not: the same servers, asked by load.py --rates
   adapters 16 clients over eight rank-16 adapters on every linear layer, chosen per request, beside the base alone: `graft serve` against
            `llama-server --lora …` with the same adapters (SmolLM2 only; only when asked for)
   start    from the start of the server's process to the first token of a chat, with the files in the page cache
@@ -18,7 +21,7 @@ into .build-peer/ the first time (about 12 minutes); later runs find it there. -
 OPENBLAS_CORETYPE is taken out of every child's environment, because it can halve a BLAS-using peer.
 
 usage: peers.py --model FILE.gguf [--model …] [--graft .build/release/graft] [--rounds 3] [--only bench,load]
-                [--threads 2] [--prefill 512] [--decode 128] [--clients 1,8,16] [--requests 10] [--out FILE.json]
+                [--threads 2] [--prefill 512] [--decode 128] [--contexts 2048,8000] [--clients 1,8,16] [--requests 10] [--rates 1,2,4] [--out FILE.json]
        peers.py --build-only
 Without --graft (or with a path that is not there) only the peer is measured. Python 3.11, standard library only.
 """
@@ -104,20 +107,49 @@ def build_peer(cache):
 # ------------------------------------------------------------------------------------------------- measurements
 
 
-def bench_graft(options, model):
-    def figures(prefill, decode):
-        return json.loads(run([options.graft, "bench", "--model", model, "--prefill", prefill, "--decode", decode, "--threads", options.threads, "--repeat", 1, "--json"]))
+def graft_bench(options, model, prefill, decode):
+    return json.loads(run([options.graft, "bench", "--model", model, "--prefill", prefill, "--decode", decode, "--threads", options.threads, "--repeat", 1, "--json"]))
 
+
+def llama_bench(options, model, prefill, decode, depth=0):
+    """Tokens a second of prefill and of decode, whichever is asked for."""
+    out = run([options.programs / "llama-bench", "-m", model, "-t", options.threads, "-p", prefill, "-n", decode, "-d", depth, "-r", 1, "-o", "json"])
+    return {"prefill" if row["n_prompt"] else "decode": row["avg_ts"] for row in json.loads(out)}
+
+
+def bench_graft(options, model):
     # As the peer takes them: decoding starts with an empty context.
-    return {"prefill": figures(options.prefill, 1)["prefill_tokens_per_second"], "decode": figures(1, options.decode)["decode_tokens_per_second"]}
+    prefill, decode = graft_bench(options, model, options.prefill, 1), graft_bench(options, model, 1, options.decode)
+    return {
+        "prefill": prefill["prefill_tokens_per_second"], "decode": decode["decode_tokens_per_second"],
+        "products, billion/s": prefill["products_per_second"] / 1e9,
+        "prefill, share of the products' limit": prefill["prefill_tokens_per_second"] / prefill["prefill_product_limit_tokens_per_second"],
+        "memory reads, GB/s": decode["memory_bytes_per_second"] / 1e9,
+        "decode, share of the memory's limit": decode["decode_tokens_per_second"] / decode["decode_memory_limit_tokens_per_second"],
+    }
 
 
 def bench_peer(options, model):
-    out = run([options.programs / "llama-bench", "-m", model, "-t", options.threads, "-p", options.prefill, "-n", options.decode, "-r", 1, "-o", "json"])
-    rows = json.loads(out)
-    prefill = next(row for row in rows if row["n_prompt"] and not row["n_gen"])
-    decode = next(row for row in rows if row["n_gen"] and not row["n_prompt"])
-    return {"prefill": prefill["avg_ts"], "decode": decode["avg_ts"]}
+    return llama_bench(options, model, options.prefill, options.decode)
+
+
+LONG_ANSWER = 32
+
+
+def long_graft(options, model):
+    figures = {}
+    for context in options.contexts.split(","):
+        found = graft_bench(options, model, context, LONG_ANSWER)
+        figures |= {f"prefill {context}": found["prefill_tokens_per_second"], f"decode after {context}": found["decode_tokens_per_second"]}
+    return figures
+
+
+def long_peer(options, model):
+    figures = {}
+    for context in options.contexts.split(","):
+        figures[f"prefill {context}"] = llama_bench(options, model, context, 0)["prefill"]
+        figures[f"decode after {context}"] = llama_bench(options, model, 0, LONG_ANSWER, depth=context)["decode"]
+    return figures
 
 
 def batch_graft(options, model):
@@ -280,13 +312,32 @@ def load_peer(options, model):
 ADAPTERS, RANK, TURNS = 8, 16, 3
 
 
-def closed_loop(options, url, clients, **choice):
-    choice = {"requests": options.requests, "max_tokens": options.max_tokens, "prompt_words": options.prompt_words} | choice
+def asked_by(function, options, url, amount, **choice):
+    """A run of load.py's that must not have failed requests."""
+    choice = {"max_tokens": options.max_tokens, "prompt_words": options.prompt_words} | choice
     asked = load.parser().parse_args(["--url", url, *(f"--{name.replace('_', '-')}={value}" for name, value in choice.items())])
-    row = asyncio.run(load.measure(asked, clients))
+    row = asyncio.run(function(asked, amount))
     if row["errors"]:
-        raise Failed(f"{url} with {clients} clients: {row['errors']} failed requests {row['error_kinds']}; the server's log is in {options.cache}")
+        raise Failed(f"{url} with {load.load_of(row)}: {row['errors']} failed requests {row['error_kinds']}; the server's log is in {options.cache}")
     return row
+
+
+def closed_loop(options, url, clients, **choice):
+    return asked_by(load.measure, options, url, clients, **({"requests": options.requests} | choice))
+
+
+def open_of(engine):
+    def measured(options, model):
+        ready, figures = {"graft": "/readyz"}.get(engine, "/health"), {}
+        with server(serve_command(options, model, engine), ready, options.cache / f"{engine}-open.log") as url:
+            for number, rate in enumerate(options.rates.split(",")):
+                row = asked_by(load.measure_open, options, url, float(rate), arrivals=options.arrivals, seed=number)
+                figures |= {
+                    f"{rate}/s, first token p50, s": row["ttft_p50"], f"{rate}/s, first token p95, s": row["ttft_p95"], f"{rate}/s, gap p95, s": row["itl_p95"],
+                    f"{rate}/s, whole answer p95, s": row["answer_p95"],
+                }
+        return figures
+    return measured
 
 
 def publish_adapters(url, folder):
@@ -337,8 +388,10 @@ def adapters_peer(options, model):
 
 MEASUREMENTS = {
     "bench": {"graft": bench_graft, "llama.cpp": bench_peer},
+    "long": {"graft": long_graft, "llama.cpp": long_peer},
     "batch": {"graft": batch_graft, "llama.cpp": batch_peer},
     "load": {"graft": load_graft, "llama.cpp": load_peer},
+    "open": {engine: open_of(engine) for engine in ("graft", "llama.cpp")},
     "adapters": {"graft": adapters_graft, "llama.cpp": adapters_peer},
     "start": {engine: start_of(engine) for engine in ("graft", "llama.cpp")},
     "chat": {engine: chat_of(engine) for engine in ("graft", "llama.cpp")},
@@ -395,13 +448,16 @@ def main():
     p.add_argument("--model", type=Path, action="append", default=[])
     p.add_argument("--graft", type=Path, default=ROOT / ".build/release/graft")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--only", default="bench,load", help="of bench, batch, load, adapters, start, chat, memory")
+    p.add_argument("--only", default="bench,load", help="of " + ", ".join(MEASUREMENTS))
     p.add_argument("--threads", type=int, default=2)
     p.add_argument("--prefill", type=int, default=512)
     p.add_argument("--decode", type=int, default=128)
+    p.add_argument("--contexts", default="2048,8000", help="of the long measurement")
     p.add_argument("--sequences", default="1,4,8,16,32", help="of the batch measurement")
     p.add_argument("--clients", default="1,8,16", help="of the load measurement")
     p.add_argument("--requests", type=int, default=10, help="of each client")
+    p.add_argument("--rates", default="1,2,4", help="of the open measurement, requests a second")
+    p.add_argument("--arrivals", type=int, default=60, help="requests for each of them")
     p.add_argument("--max-tokens", type=int, default=64, help="of each answer")
     p.add_argument("--prompt-words", type=int, default=60)
     p.add_argument("--cache", type=Path, default=ROOT / ".build-peer")
@@ -432,7 +488,7 @@ def main():
     except Failed as failure:
         print(f"peers.py: {failure}", file=sys.stderr)
         return 1
-    settings = {name: getattr(options, name) for name in ("threads", "prefill", "decode", "rounds", "clients", "requests", "max_tokens", "prompt_words", "sequences")}
+    settings = {name: getattr(options, name) for name in ("threads", "prefill", "decode", "contexts", "rounds", "clients", "requests", "rates", "arrivals", "max_tokens", "prompt_words", "sequences")}
     document = {"date": datetime.date.today().isoformat(), "machine": machine(), "peer": f"llama.cpp in {PACKAGE} {VERSION}", "settings": settings, "results": results}
     print(table(results))
     if options.out:

@@ -36,12 +36,15 @@ public final class LanguageModel: Sendable {
     }
 
     /// Parameters in matrices (norms and biases are left out: a rounding error).
-    public var parameterCount: Int {
-        let perLayer = Projection.allCases.reduce(0) { sum, projection in
-            let shape = configuration.shape(of: projection)
-            return sum + shape.rows * shape.columns
-        }
-        return configuration.layerCount * perLayer + configuration.vocabularySize * configuration.hiddenSize * (hasTiedHead ? 1 : 2)
+    public var parameterCount: Int { layerParameterCount + configuration.vocabularySize * configuration.hiddenSize * (hasTiedHead ? 1 : 2) }
+
+    /// Those of the layers: the multiply-adds that every token of a prompt takes.
+    public var layerParameterCount: Int {
+        configuration.layerCount
+            * Projection.allCases.reduce(0) { sum, projection in
+                let shape = configuration.shape(of: projection)
+                return sum + shape.rows * shape.columns
+            }
     }
 
     /// Reads every tensor and packs it.

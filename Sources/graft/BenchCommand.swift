@@ -110,19 +110,26 @@ struct BenchCommand: AsyncParsableCommand {
         let peak = Environment.peakResidentBytes, bandwidth = try loaded.pool.memoryBandwidth()
         let positionBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: exact ? .float32 : settings.cachePrecision) / KVCache.blockTokens
         // Every token of a step follows from all weights and from its sequence's own keys and values, half of the answer's on average.
-        let step = Memory(peakBytes: peak, bandwidth: bandwidth, stepBytes: loaded.model.bytesReadByAStep + sequences * positionBytes * (prefill + decode / 2))
-        report(loaded, exact: exact, rates[0], runs > 1 ? rates[1] : nil, adapterBytes: adapters.first?.byteCount ?? 0, step)
+        let roof = Roof(
+            peakBytes: peak, bandwidth: bandwidth, stepBytes: loaded.model.bytesReadByAStep + sequences * positionBytes * (prefill + decode / 2),
+            products: Compute(variant: loaded.variant, pool: loaded.pool).productCeiling(), tokenProducts: loaded.model.layerParameterCount)
+        report(loaded, exact: exact, rates[0], runs > 1 ? rates[1] : nil, adapterBytes: adapters.first?.byteCount ?? 0, roof)
     }
 
-    /// What decoding waits for when nothing else takes long: a step's bytes.
-    private struct Memory {
+    /// What a machine allows when nothing but its memory, or nothing but its arithmetic, takes time (Williams et al., Roofline, 2009).
+    private struct Roof {
         /// Resident, before the bandwidth was measured, which takes some itself.
         var peakBytes: Int
+        /// Bytes a second, and the bytes of a step.
         var bandwidth: Double
         var stepBytes: Int
+        /// Multiply-adds of 8-bit numbers a second, and those of a prompt's token with the weights; attention comes on top.
+        var products: Double
+        var tokenProducts: Int
 
         /// Tokens per second that so many sequences could have.
-        func limit(sequences: Int) -> Double { Double(sequences) * bandwidth / Double(stepBytes) }
+        func decodeLimit(sequences: Int) -> Double { Double(sequences) * bandwidth / Double(stepBytes) }
+        var prefillLimit: Double { products / Double(tokenProducts) }
     }
 
     private struct Rates {
@@ -147,17 +154,18 @@ struct BenchCommand: AsyncParsableCommand {
         return try Adapter(name: "random-\(number)", version: 1, digest: "", configuration: c, numerics: numerics, pairs: pairs)
     }
 
-    private func report(_ loaded: LoadedModel, exact: Bool, _ base: Rates, _ adapted: Rates?, adapterBytes: Int, _ memory: Memory) {
-        let limit = memory.limit(sequences: sequences)
+    private func report(_ loaded: LoadedModel, exact: Bool, _ base: Rates, _ adapted: Rates?, adapterBytes: Int, _ roof: Roof) {
+        let limit = roof.decodeLimit(sequences: sequences)
         let prefillRate = median(base.prefill), decodeRate = median(base.decode)
         if json {
             var object = JSONObject([
                 ("model", .string(loaded.name)), ("isa", .string(loaded.variant.name)), ("threads", .integer(Int64(loaded.pool.threadCount))),
                 ("exact", .bool(exact)), ("sequences", .integer(Int64(sequences))), ("prefill", .integer(Int64(prefill))), ("decode", .integer(Int64(decode))),
                 ("prefill_tokens_per_second", .number(prefillRate)), ("decode_tokens_per_second", .number(decodeRate)),
-                ("weights_bytes", .integer(Int64(loaded.model.byteCount))), ("peak_resident_bytes", .integer(Int64(memory.peakBytes))),
-                ("memory_bytes_per_second", .number(memory.bandwidth)), ("step_bytes", .integer(Int64(memory.stepBytes))),
-                ("decode_memory_limit_tokens_per_second", .number(limit)),
+                ("weights_bytes", .integer(Int64(loaded.model.byteCount))), ("peak_resident_bytes", .integer(Int64(roof.peakBytes))),
+                ("memory_bytes_per_second", .number(roof.bandwidth)), ("step_bytes", .integer(Int64(roof.stepBytes))),
+                ("decode_memory_limit_tokens_per_second", .number(limit)), ("products_per_second", .number(roof.products)),
+                ("token_products", .integer(Int64(roof.tokenProducts))), ("prefill_product_limit_tokens_per_second", .number(roof.prefillLimit)),
             ])
             if let adapted {
                 object["adapters"] = .integer(Int64(adapters))
@@ -173,9 +181,15 @@ struct BenchCommand: AsyncParsableCommand {
         line("kernels, threads", "\(loaded.variant.name), \(loaded.pool.threadCount)\(exact ? ", exact" : "")")
         line("prefill \(prefill)", "\(prefillRate.rounded(toPlaces: 1)) tokens/s")
         line("decode \(decode) × \(sequences)", "\(decodeRate.rounded(toPlaces: 1)) tokens/s")
+        func rounded(_ value: Double) -> Double { value.rounded(toPlaces: 1) }
+        if !exact {
+            line(
+                "products of 8 bits", "\(rounded(roof.products / 1e9)) billion/s; \(rounded(Double(roof.tokenProducts) / 1e6)) million a token allow "
+                    + "\(rounded(roof.prefillLimit)) tokens/s, of which prefill has \(rounded(100 * prefillRate / roof.prefillLimit))%")
+        }
         line(
-            "memory reads", "\((memory.bandwidth / 1e9).rounded(toPlaces: 1)) GB/s; \((Double(memory.stepBytes) / 1e6).rounded(toPlaces: 1)) MB a step allow "
-                + "\(limit.rounded(toPlaces: 1)) tokens/s, of which decode has \((100 * decodeRate / limit).rounded(toPlaces: 1))%")
+            "memory reads", "\(rounded(roof.bandwidth / 1e9)) GB/s; \(rounded(Double(roof.stepBytes) / 1e6)) MB a step allow "
+                + "\(rounded(limit)) tokens/s, of which decode has \(rounded(100 * decodeRate / limit))%")
         if let adapted {
             func share(_ part: Double, _ whole: Double) -> String { "\((part / whole * 100).rounded(toPlaces: 1))% of the base" }
             let (prefilled, decoded) = (median(adapted.prefill), median(adapted.decode))
@@ -184,7 +198,7 @@ struct BenchCommand: AsyncParsableCommand {
             line("one adapter, packed", "\((Double(adapterBytes) / 1e6).rounded(toPlaces: 1)) MB")
         }
         line("weights", "\((Double(loaded.model.byteCount) / 1e6).rounded(toPlaces: 1)) MB")
-        line("peak resident", "\((Double(memory.peakBytes) / 1e6).rounded(toPlaces: 1)) MB")
+        line("peak resident", "\((Double(roof.peakBytes) / 1e6).rounded(toPlaces: 1)) MB")
     }
 }
 

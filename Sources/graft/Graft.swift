@@ -16,7 +16,7 @@ struct Graft: AsyncParsableCommand {
         version: "graft \(Version.current)",
         subcommands: [
             ServeCommand.self, ChatCommand.self, GenerateCommand.self, TuneCommand.self, JobsCommand.self, AdaptersCommand.self, KeysCommand.self, PullCommand.self,
-            InspectCommand.self, BenchCommand.self,
+            InspectCommand.self, BenchCommand.self, PerplexityCommand.self,
         ])
 
     static func main() async {

@@ -178,6 +178,8 @@ class Failures(unittest.TestCase):
         self.check(2, "missing expected argument", "inspect")
         self.check(2, "there is no model to fetch", "pull")
         self.check(2, "See 'graft bench --help'", "bench", "--prefill", "x")
+        self.check(2, "--cache: found 'q4', expected f32, f16, q8", "perplexity", "text", "--cache", "f16,q4")
+        self.check(1, "no-such-text is not there; expected a text", "perplexity", "no-such-text", "-m", MODEL)
 
     def test_a_path_needs_no_catalogue(self):
         with tempfile.TemporaryDirectory() as elsewhere:
@@ -185,11 +187,44 @@ class Failures(unittest.TestCase):
             self.assertEqual(run("inspect", file, cwd=elsewhere)[0], 0)
 
     def test_help(self):
-        for arguments in [[], ["--help"], ["help", "pull"], *[[name, "--help"] for name in "serve chat generate pull adapters inspect bench".split()]]:
+        for arguments in [[], ["--help"], ["help", "pull"], *[[name, "--help"] for name in "serve chat generate pull adapters inspect bench perplexity".split()]]:
             code, out, err = run(*arguments)
             self.assertEqual((code, err), (0, ""))
             self.assertIn("USAGE: graft", out)
         self.assertRegex(run("--version")[1], r"^graft \d+\.\d+\.\d+\n$")
+
+
+class Perplexity(unittest.TestCase):
+    def test_caches_are_compared_on_the_same_tokens(self):
+        with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+            file.write((ROOT / "Tests/Golden/text/evaluation.txt").read_bytes()[:6000])
+            file.flush()
+            code, out, err = run("perplexity", file.name, "-m", MODEL, "--window", "128", "--cache", "f16,f16,q8", "--json")
+            # Rows of a window that foretell nothing fill a whole step.
+            table = run("perplexity", file.name, "-m", MODEL, "--window", "1100")[1]
+        self.assertEqual((code, err), (0, ""))
+        report = json.loads(out)
+        first, same, smaller = report["caches"]
+        # 64 tokens of each whole window.
+        self.assertEqual(report["tokens"] % 64, 0)
+        self.assertGreater(report["tokens"], 500)
+        self.assertEqual((first["cache"], smaller["cache"], first["change"], same["change"]), ("f16", "q8", 0, 0))
+        # Neither nonsense (the vocabulary has 49,152 tokens) nor a text that is known by heart.
+        self.assertTrue(5 < first["perplexity"] < 100, first)
+        self.assertEqual(first["perplexity"], same["perplexity"])
+        self.assertTrue(0 < abs(smaller["change"]) < 0.05, smaller)
+        self.assertRegex(table, r"tokens foretold +550, in windows of 1100\n")
+        self.assertRegex(table, r"\nf16 +\d+\.\d+ +\d+\.\d+\n")
+
+    def test_what_is_wrong_is_named(self):
+        code, _, err = run("perplexity", "README.md", "-m", MODEL, "--window", "10000")
+        self.assertEqual(code, 1)
+        self.assertIn("--window: found 10000, expected at most the 8192 positions", err)
+        with tempfile.NamedTemporaryFile(suffix=".txt") as file:
+            self.assertIn("found 0 tokens, expected at least one window of 512", run("perplexity", file.name, "-m", MODEL)[2])
+            file.write(b"\xff\xfe")
+            file.flush()
+            self.assertIn("found bytes that are not UTF-8", run("perplexity", file.name, "-m", MODEL)[2])
 
 
 class Inspect(unittest.TestCase):

@@ -211,6 +211,37 @@ struct RowKernelTests {
         }
     }
 
+    /// A component of the keys that is far larger than the others (as Qwen2.5's biases make it) leaves the others their precision in an 8-bit cache.
+    @Test func eightBitKeysOutlastALargeComponent() throws {
+        let count = 64, dim = 64
+        var random = SplitMix(state: 13)
+        let q = try RowKernelTests.rows(count, dim, &random), k = try RowKernelTests.rows(count, dim, &random), v = try RowKernelTests.rows(count, dim, &random)
+        for row in 0..<count {
+            k[row][3] = 90
+            // What the queries ask for lies in the other groups of components.
+            for i in 0..<16 { q[row][i] = 0 }
+        }
+        var found: [[Float]] = []
+        for precision in [KVCache.Precision.float32, .int8] {
+            found.append(try RowKernelTests.agreed { compute in
+                let cache = try KVCache(layers: 1, kvHeads: 1, headDim: dim, blockCount: 2, precision: precision)
+                let out = try FloatRows(capacity: count, width: dim), cos = try FloatRows(capacity: count, width: dim / 2), sin = try FloatRows(capacity: count, width: dim / 2)
+                for i in 0..<count * dim / 2 { cos.pointer[i] = 1 }
+                (0..<Int64(count)).map { $0 }.withUnsafeBufferPointer {
+                    compute.rotateAndStore(q: q, k: k, v: v, slots: $0, cache: cache, layer: 0, style: .halves, cos: cos, sin: sin, qNorm: nil, kNorm: nil, epsilon: 1e-6)
+                }
+                [Int32(0), 1].withUnsafeBufferPointer { blocks in
+                    let run = Compute.AttentionRun(row: 0, count: count, position: 0, blocks: blocks.baseAddress!)
+                    compute.attend(q: q, runs: [run], cache: cache, layer: 0, scale: 1, window: nil, to: out)
+                }
+                return RowKernelTests.values(out, count)
+            })
+        }
+        // One scale for the whole head would have steps of 0.7.
+        let error = (zip(found[0], found[1]).reduce(0.0) { $0 + pow(Double($1.0 - $1.1), 2) } / Double(count * dim)).squareRoot()
+        #expect(error < 0.05, "root mean square \(error)")
+    }
+
     @Test func poolCoversEveryItemOnce() throws {
         for threads in [1, 2, 3, 8] {
             let pool = try ComputePool(threads: threads)

@@ -175,13 +175,14 @@ int64_t graft_matmul_units(const graft_matmul *m);
 
 // ------------------------------------------------------------------------------------------------------------- attention
 
-enum { GRAFT_KV_BLOCK = 32 };
+enum { GRAFT_KV_BLOCK = 32, GRAFT_KEY_GROUP = 16 };
 typedef enum { GRAFT_KV_F32 = 0, GRAFT_KV_F16 = 1, GRAFT_KV_Q8 = 2 } graft_kv_type;
 
 // One layer's share of a cache block of 32 tokens:
 //   keys    [kv_heads][head_dim][32]   (a query meets 32 keys per load)
 //   values  [kv_heads][32][head_dim]
-//   for Q8: float key scales [kv_heads][32], then float value scales [kv_heads][32]
+//   for Q8: halves: key scales [kv_heads][head_dim / 16][32], then value scales [kv_heads][32]
+// Keys have a few components that are far larger than the rest (Qwen2.5's by their biases), so that one scale for a head would leave the others few steps.
 typedef struct {
     int32_t type;
     int32_t kv_heads, head_dim;
@@ -304,6 +305,13 @@ void graft_rope_table_rows(void *context, size_t begin, size_t end, int thread);
 
 // ------------------------------------------------------------------------------------------------------------- variants
 
+// A job that multiplies and adds 8-bit numbers that lie in registers and does nothing else, to measure what an instruction set could do.
+enum { GRAFT_CEILING_PRODUCTS = 12 * 64 * 4096 };
+typedef struct {
+    uint8_t operands[128];
+    int32_t sums[256];  // by thread
+} graft_product_ceiling;
+
 // One instruction set's kernels.
 typedef struct {
     const char *name;         // avx512, avx2vnni, avx2, generic
@@ -312,6 +320,7 @@ typedef struct {
     graft_job rope_write;     // graft_rope_write, items are rows
     graft_job gated;          // graft_gated, items are rows
     graft_job norm;           // graft_norm, items are rows
+    graft_job products;       // graft_product_ceiling, items are GRAFT_CEILING_PRODUCTS multiply-adds of 8-bit numbers
     void (*quantize_row)(const float *x, int64_t cols, uint8_t *row);
     // v [cols][16] = the float32 values of columns begin … end of one panel: bit for bit the GGUF dequantisation.
     void (*expand_panel)(const graft_panels *panels, int64_t panel, int64_t begin, int64_t end, float *v);

@@ -311,8 +311,8 @@ graft_kv_layout graft_kv_layout_for(int type, int kv_heads, int head_dim) {
     graft_kv_layout l = {.type = type, .kv_heads = kv_heads, .head_dim = head_dim, .values = plane};
     int64_t end = 2 * plane;
     if (type == GRAFT_KV_Q8) {
-        l.key_scales = end, end += (int64_t)kv_heads * GRAFT_KV_BLOCK * 4;
-        l.value_scales = end, end += (int64_t)kv_heads * GRAFT_KV_BLOCK * 4;
+        l.key_scales = end, end += (int64_t)kv_heads * (head_dim / GRAFT_KEY_GROUP) * GRAFT_KV_BLOCK * 2;
+        l.value_scales = end, end += (int64_t)kv_heads * GRAFT_KV_BLOCK * 2;
     }
     l.bytes = aligned(end);
     return l;

@@ -629,13 +629,18 @@ ALWAYS_INLINE void prepare_head(const graft_rope_write *a, float *x, const float
         rotate_head(x, a->cos + r * pairs, a->sin + r * pairs, pairs, GRAFT_ROPE_INTERLEAVED);
 }
 
-// One head's vector into the cache as 8-bit integers: returns the scale.
-ALWAYS_INLINE float cache_int8(const float *x, int n, int8_t *to, int step) {
+// n components into the cache as 8-bit integers: returns the scale.
+ALWAYS_INLINE uint16_t cache_int8(const float *x, int n, int8_t *to, int step) {
     float largest = 0;
     for (int i = 0; i < n; i++) largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
-    const float inverse = largest > 0 ? 127.0f / largest : 0;
-    for (int i = 0; i < n; i++) to[i * step] = (int8_t)lrintf(x[i] * inverse);
-    return largest / 127.0f;
+    const uint16_t half = float_to_half(largest / 127.0f);
+    // The scale as it is kept; rounded down, it may leave the largest component just above 127.
+    const float scale = half_to_float(half), inverse = scale > 0 ? 1.0f / scale : 0;
+    for (int i = 0; i < n; i++) {
+        const long rounded = lrintf(x[i] * inverse);
+        to[i * step] = (int8_t)(rounded > 127 ? 127 : rounded < -127 ? -127 : rounded);
+    }
+    return half;
 }
 
 static void NAME(rope_write)(void *context, size_t begin, size_t end, int thread) {
@@ -666,8 +671,10 @@ static void NAME(rope_write)(void *context, size_t begin, size_t end, int thread
                 }
                 for (; i < dim; i++) keys[i * GRAFT_KV_BLOCK] = float_to_half(kh[i]), values[i] = float_to_half(vh[i]);
             } else {
-                float *key_scales = (float *)(block + a->layout.key_scales), *value_scales = (float *)(block + a->layout.value_scales);
-                key_scales[h * GRAFT_KV_BLOCK + place] = cache_int8(kh, dim, (int8_t *)block + key, GRAFT_KV_BLOCK);
+                uint16_t *key_scales = (uint16_t *)(block + a->layout.key_scales), *value_scales = (uint16_t *)(block + a->layout.value_scales);
+                for (int i = 0; i < dim; i += GRAFT_KEY_GROUP)
+                    key_scales[(int64_t)(h * dim + i) / GRAFT_KEY_GROUP * GRAFT_KV_BLOCK + place] =
+                        cache_int8(kh + i, GRAFT_KEY_GROUP, (int8_t *)block + key + (int64_t)i * GRAFT_KV_BLOCK, GRAFT_KV_BLOCK);
                 value_scales[h * GRAFT_KV_BLOCK + place] = cache_int8(vh, dim, (int8_t *)(block + a->layout.values) + value, 1);
             }
         }
@@ -763,12 +770,23 @@ ALWAYS_INLINE void attend_span(const int type, const int widens, const graft_att
             for (int r = 0; r < ROW_GROUP; r++) q[r] = rows->q[base + (r < count ? r : 0)];
             v16f score[ROW_GROUP][2] = {};
             const uint8_t *next_keys = base == 0 ? next : NULL, *next_values = next_keys ? next + a->layout.values : NULL;
-            for (int i = 0; i < dim; i++) {
-                fetch_ahead(next_keys, (int64_t)i * GRAFT_KV_BLOCK * element, (int64_t)(i + 1) * GRAFT_KV_BLOCK * element);
-                v16f k0 = load_cached(inner, keys, (int64_t)i * GRAFT_KV_BLOCK), k1 = load_cached(inner, keys, (int64_t)i * GRAFT_KV_BLOCK + 16);
-                for (int r = 0; r < ROW_GROUP; r++) {
-                    score[r][0] = fma16(k0, splat(q[r][i]), score[r][0]);
-                    score[r][1] = fma16(k1, splat(q[r][i]), score[r][1]);
+            const int step = type == GRAFT_KV_Q8 ? GRAFT_KEY_GROUP : dim;
+            for (int first_component = 0; first_component < dim; first_component += step) {
+                v16f sum[ROW_GROUP][2] = {};
+                for (int i = first_component; i < first_component + step; i++) {
+                    fetch_ahead(next_keys, (int64_t)i * GRAFT_KV_BLOCK * element, (int64_t)(i + 1) * GRAFT_KV_BLOCK * element);
+                    v16f k0 = load_cached(inner, keys, (int64_t)i * GRAFT_KV_BLOCK), k1 = load_cached(inner, keys, (int64_t)i * GRAFT_KV_BLOCK + 16);
+                    for (int r = 0; r < ROW_GROUP; r++) {
+                        sum[r][0] = fma16(k0, splat(q[r][i]), sum[r][0]);
+                        sum[r][1] = fma16(k1, splat(q[r][i]), sum[r][1]);
+                    }
+                }
+                if (type == GRAFT_KV_Q8) {
+                    const uint16_t *scales = (const uint16_t *)(block + a->layout.key_scales) + (int64_t)(kv_head * dim + first_component) / GRAFT_KEY_GROUP * GRAFT_KV_BLOCK;
+                    const v16f s0 = load_half16(scales), s1 = load_half16(scales + 16);
+                    for (int r = 0; r < ROW_GROUP; r++) score[r][0] = fma16(sum[r][0], s0, score[r][0]), score[r][1] = fma16(sum[r][1], s1, score[r][1]);
+                } else {
+                    memcpy(score, sum, sizeof score);
                 }
             }
             float p[ROW_GROUP][32] = {};
@@ -777,8 +795,6 @@ ALWAYS_INLINE void attend_span(const int type, const int widens, const graft_att
                 const int state = base + r;
                 for (int h = 0; h < 2; h++) {
                     v16f x = score[r][h] * splat(a->scale);
-                    if (type == GRAFT_KV_Q8)
-                        x = x * load16((const float *)(block + a->layout.key_scales) + kv_head * GRAFT_KV_BLOCK + 16 * h);
                     // Key 16 h + lane is visible if it is at or before the row's position and inside the window.
                     const int32_t limit = rows->position[state] - start - 16 * h > 31 ? 31 : (int32_t)(rows->position[state] - start - 16 * h);
                     v16i hidden = lane > (v16i){} + limit;
@@ -805,8 +821,8 @@ ALWAYS_INLINE void attend_span(const int type, const int widens, const graft_att
                 v16f p0 = exp16(score[r][0] - splat(s->m[state])), p1 = exp16(score[r][1] - splat(s->m[state]));
                 s->l[state] = fmaf(s->l[state], rescale[r], sum_lanes(p0 + p1));
                 if (type == GRAFT_KV_Q8) {
-                    const float *scales = (const float *)(block + a->layout.value_scales) + kv_head * GRAFT_KV_BLOCK;
-                    p0 = p0 * load16(scales), p1 = p1 * load16(scales + 16);
+                    const uint16_t *scales = (const uint16_t *)(block + a->layout.value_scales) + kv_head * GRAFT_KV_BLOCK;
+                    p0 = p0 * load_half16(scales), p1 = p1 * load_half16(scales + 16);
                 }
                 store16(p[r], p0), store16(p[r] + 16, p1);
             }
@@ -909,6 +925,18 @@ static void NAME(attention)(void *context, size_t begin, size_t end, int thread)
     }
 }
 
+static void NAME(products)(void *context, size_t begin, size_t end, int thread) {
+    graft_product_ceiling *ceiling = context;
+    int_lanes line, dots[12] = {};
+    memcpy(&line, ceiling->operands, sizeof line);
+    for (size_t step = begin * 4096; step < end * 4096; step++) {
+        // As many sums as hide an instruction's latency, and operands that the compiler takes for new ones.
+        __asm__ volatile("" : "+m"(*ceiling));
+        for (int i = 0; i < 12; i++) dots[i] = NAME(low_rank_dot)(dots[i], line, ceiling->operands + 64 + 4 * i);
+    }
+    for (int i = 0; i < 12; i++) ceiling->sums[thread & 255] ^= dots[i][0] ^ dots[i][15];
+}
+
 static const graft_kernels NAME(kernels) = {
     .name = VARIANT_NAME,
     .matmul = NAME(matmul),
@@ -916,6 +944,7 @@ static const graft_kernels NAME(kernels) = {
     .rope_write = NAME(rope_write),
     .gated = NAME(gated),
     .norm = NAME(norm),
+    .products = NAME(products),
     .quantize_row = NAME(quantize_row),
     .expand_panel = NAME(expand_panel),
     .panel_dots = NAME(panel_dots),

@@ -16,14 +16,7 @@ struct TrainingFile {
     var digest: String { hexadecimal(SHA256Digest.of(bytes)) }
 
     init(path: String) throws {
-        var status = stat()
-        guard stat(path, &status) == 0 else { throw CommandError("\(path) is not there; expected a file of examples") }
-        guard status.st_mode & S_IFMT != S_IFDIR else { throw CommandError("\(path) is a directory, expected a file of examples") }
-        do {
-            bytes = [UInt8](try Data(contentsOf: URL(filePath: path)))
-        } catch {
-            throw CommandError("\(path) cannot be read: \(String(cString: strerror(errno)))")
-        }
+        bytes = try readUserFile(path, expected: "a file of examples")
         self.path = path
     }
 
