@@ -1,68 +1,3 @@
-/// The limits and budgets of a `Scheduler`.
-public struct SchedulerConfiguration: Sendable {
-    /// Which waiting sequence is admitted next.
-    public enum AdmissionOrder: Sendable {
-        /// First come, first served.
-        case arrival
-        /// First the owner for whom the fewest rows were computed, among equals the one with the fewest running sequences, then by
-        /// arrival: a flood of one owner's requests delays another owner by one sequence, not by the flood. Prompts get their rows in
-        /// the same order of owners. The requests of one owner are served by arrival.
-        case fairByOwner
-    }
-
-    /// Positions of one sequence, prompt and answer.
-    public var contextLength: Int
-    /// Blocks of the KV cache.
-    public var blockCount: Int
-    /// Sequences that run at once.
-    public var maxSequences = 16
-    /// Sequences that run beyond those, at most; with `fairByOwner` only, and only of owners that run none. So a newcomer does not wait for the end
-    /// of somebody's long answer.
-    public var spareSequences = 0
-    /// Sequences that wait.
-    public var maxQueued = 256
-    /// Rows of one step. With the next it bounds the time of a step, and so how long a cancellation or a token waits.
-    public var maxRowsPerStep = 512
-    /// Prefill rows of a step that also decodes; with `fairByOwner` more, up to `maxRowsPerStep`, for one prompt of an owner who has no sequence that decodes.
-    public var maxPrefillRowsWhileDecoding = 128
-    /// Rows of one segment that want logits for every row: each is a whole vocabulary of floats.
-    public var maxPromptLogprobRows = 64
-    /// Rows of a step without prompts up to which drafts are added (`PromptLookup`); 1 and less: none. More rows hardly take longer only while the
-    /// weights that are read take longer than the arithmetic.
-    public var maxRowsWithDrafts = 0
-    public var admissionOrder = AdmissionOrder.arrival
-    /// Tokens that end an answer.
-    public var endOfGeneration: Set<Int32> = []
-
-    public init(contextLength: Int, blockCount: Int) {
-        self.contextLength = contextLength
-        self.blockCount = blockCount
-    }
-}
-
-/// What the scheduler needs to know of a request.
-public struct ScheduledRequest: Sendable {
-    public var prompt: [Int32]
-    /// `nil`: what the context leaves. 0 computes the prompt only.
-    public var maxTokens: Int?
-    public var seed: PrefixSeed
-    public var ignoresEndOfGeneration = false
-    public var wantsPromptLogprobs = false
-
-    public init(prompt: [Int32], maxTokens: Int?, seed: PrefixSeed) {
-        self.prompt = prompt
-        self.maxTokens = maxTokens
-        self.seed = seed
-    }
-
-    /// - Parameter seed: with the request's owner.
-    public init(_ request: GenerationRequest, seed: PrefixSeed) {
-        self.init(prompt: request.prompt, maxTokens: request.maxTokens, seed: seed)
-        ignoresEndOfGeneration = request.ignoresEndOfGeneration
-        wantsPromptLogprobs = request.wantsPromptLogprobs
-    }
-}
-
 /// Continuous batching as a state machine: no clock, no thread, no model. `schedule()` says what the next step computes,
 /// the engine computes it, `complete(_:_:)` takes the result in; nothing else moves a sequence forward.
 ///
@@ -74,61 +9,27 @@ public struct ScheduledRequest: Sendable {
 /// its chunks that starts on a block, so of two requests with the same prefix that come together the later one shares what the
 /// earlier one has finished. Blocks that both compute in the same step are computed twice and merged when registered.
 public struct Scheduler: Sendable {
-    private struct Waiting: Sendable {
-        let id: SequenceID
-        let request: ScheduledRequest
-        let maxTokens: Int
-        var isPaused = false
-    }
-
-    struct Running: Sendable {
-        let id: SequenceID
-        let seed: PrefixSeed
-        let promptCount: Int
-        let maxTokens: Int
-        let ignoresEndOfGeneration: Bool
-        let wantsPromptLogprobs: Bool
-        /// Prompt and answer so far.
-        var tokens: [Int32]
-        /// Positions whose keys and values are in the cache.
-        var computed: Int
-        var cachedTokens: Int
-        /// The first blocks that are registered, and all blocks; further ones are reserved.
-        var registeredBlocks: Int
-        var blockTable: [Int32]
-        var reservedBlocks: Int
-        var isPaused: Bool
-        var isCancelled = false
-        var lookup = PromptLookup()
-
-        var generatedCount: Int { tokens.count - promptCount }
-        var isPrefilling: Bool { computed < promptCount }
-        var usage: GenerationUsage {
-            GenerationUsage(promptTokens: promptCount, cachedTokens: cachedTokens, completionTokens: generatedCount)
-        }
-    }
-
-    private enum Place: Sendable {
+    enum Place: Sendable {
         case waiting
         case running(slot: Int)
     }
 
     public private(set) var configuration: SchedulerConfiguration
-    public private(set) var pool: BlockPool
+    public internal(set) var pool: BlockPool
     /// Steps that had rows.
     public private(set) var steps: UInt64 = 0
     /// Rows computed for prompts and for answers (rejected drafts are none), and prompt tokens that the cache spared.
-    public private(set) var prefillTokens: UInt64 = 0, decodeTokens: UInt64 = 0, cachedTokens: UInt64 = 0
+    public internal(set) var prefillTokens: UInt64 = 0, decodeTokens: UInt64 = 0, cachedTokens: UInt64 = 0
     /// Draft tokens that were computed, and those of them that were accepted.
     public private(set) var draftTokens: UInt64 = 0, acceptedDraftTokens: UInt64 = 0
 
-    private var waiting: [Waiting] = []
-    private var slots: [Running?]
+    var waiting: [ScheduledSequence] = []
+    var slots: [ScheduledSequence?]
     /// Occupied slots in order of admission.
-    private var order: [Int] = []
-    private var places: [SequenceID: Place] = [:]
+    var order: [Int] = []
+    var places: [SequenceID: Place] = [:]
     private var isStepInFlight = false
-    private var shares = OwnerShares()
+    var shares = OwnerShares()
 
     public init(_ configuration: SchedulerConfiguration) {
         precondition(configuration.contextLength > 0, "a context has at least 1 position, not \(configuration.contextLength)")
@@ -211,7 +112,7 @@ public struct Scheduler: Sendable {
         guard waiting.count < configuration.maxQueued else {
             throw InferenceError(.queueFull, "\(waiting.count) sequences are waiting, which is the limit; try again later.")
         }
-        waiting.append(Waiting(id: id, request: request, maxTokens: maxTokens))
+        waiting.append(ScheduledSequence(request, as: id, maxTokens: maxTokens))
         places[id] = .waiting
         shares.join(request.seed.owner)
     }
@@ -223,7 +124,7 @@ public struct Scheduler: Sendable {
         case nil: return
         case .waiting:
             guard let index = waiting.firstIndex(where: { $0.id == id }) else { return }
-            shares.leave(waiting.remove(at: index).request.seed.owner)
+            shares.leave(waiting.remove(at: index).seed.owner)
             places[id] = nil
         case .running(let slot):
             if isStepInFlight { slots[slot]!.isCancelled = true } else { remove(slot) }
@@ -362,59 +263,7 @@ public struct Scheduler: Sendable {
         return .finished(reason, usage)
     }
 
-    // MARK: Admission
-
-    private mutating func admit(_ plan: inout StepPlan) {
-        while order.count < slots.count, let index = nextWaiting() {
-            let next = waiting[index]
-            let request = next.request
-            // The last token of an answer is never computed.
-            let positions = request.prompt.count + max(next.maxTokens - 1, 0)
-            let blocks = BlockPool.blocks(for: positions)
-            guard
-                let cached = pool.admit(
-                    request.prompt, seed: request.seed, totalBlocks: blocks, usesCache: !request.wantsPromptLogprobs)
-            else {
-                assert(!order.isEmpty, "\(next.id) does not fit an idle pool")
-                return
-            }
-            waiting.remove(at: index)
-            let slot = slots.firstIndex { $0 == nil }!
-            var tokens = request.prompt
-            tokens.reserveCapacity(positions + 1)
-            let cachedTokens = cached.count * BlockPool.blockSize
-            slots[slot] = Running(
-                id: next.id, seed: request.seed, promptCount: request.prompt.count, maxTokens: next.maxTokens,
-                ignoresEndOfGeneration: request.ignoresEndOfGeneration, wantsPromptLogprobs: request.wantsPromptLogprobs,
-                tokens: tokens, computed: cachedTokens, cachedTokens: cachedTokens, registeredBlocks: cached.count,
-                blockTable: cached, reservedBlocks: blocks - cached.count, isPaused: false)
-            order.append(slot)
-            places[next.id] = .running(slot: slot)
-            self.cachedTokens += UInt64(cachedTokens)
-            plan.admissions.append(StepPlan.Admission(sequence: next.id, slot: slot, cachedTokens: cachedTokens))
-        }
-    }
-
-    private func nextWaiting() -> Int? {
-        switch configuration.admissionOrder {
-        case .arrival:
-            guard order.count < configuration.maxSequences else { return nil }
-            return waiting.firstIndex { !$0.isPaused }
-        case .fairByOwner:
-            let isSpare = order.count >= configuration.maxSequences
-            if isSpare, shares.ownerCount < 2 { return nil }
-            let running = runningByOwner
-            var best: (index: Int, rows: UInt64, running: Int)?
-            for (index, entry) in waiting.enumerated() where !entry.isPaused {
-                let owner = entry.request.seed.owner
-                let rows = shares.rows(of: owner), own = running[owner] ?? 0
-                if isSpare, own > 0 { continue }
-                if let best, (best.rows, best.running) <= (rows, own) { continue }
-                best = (index, rows, own)
-            }
-            return best?.index
-        }
-    }
+    // MARK: Turns
 
     /// Which of these slots, given in order of admission, gets prefill rows next.
     private func nextPrefill(_ slots: [Int]) -> Int? {
@@ -435,7 +284,7 @@ public struct Scheduler: Sendable {
         return own.count < order.count && own.allSatisfy { slots[$0]!.isPrefilling }
     }
 
-    private var runningByOwner: [String: Int] {
+    var runningByOwner: [String: Int] {
         var running: [String: Int] = [:]
         for slot in order { running[slots[slot]!.seed.owner, default: 0] += 1 }
         return running
@@ -445,7 +294,7 @@ public struct Scheduler: Sendable {
 
     /// Prompt rows that a sequence gets out of `budget`: what is left of the prompt, or up to the last block border within the
     /// budget, so that most chunks start and end on one.
-    private func chunk(of sequence: Running, budget: Int) -> Int {
+    private func chunk(of sequence: ScheduledSequence, budget: Int) -> Int {
         let left = sequence.promptCount - sequence.computed
         let most = sequence.wantsPromptLogprobs ? min(budget, configuration.maxPromptLogprobRows) : budget
         guard most < left else { return left }
@@ -468,7 +317,7 @@ public struct Scheduler: Sendable {
         }
     }
 
-    private func nextCachedBlock(_ sequence: Running) -> Int32? {
+    private func nextCachedBlock(_ sequence: ScheduledSequence) -> Int32? {
         let start = sequence.computed
         let end = start + BlockPool.blockSize
         let index = sequence.blockTable.count
@@ -476,7 +325,7 @@ public struct Scheduler: Sendable {
         return pool.find(sequence.tokens[start..<end], after: parent(of: sequence, block: index))
     }
 
-    private func parent(of sequence: Running, block: Int) -> BlockPool.Parent {
+    private func parent(of sequence: ScheduledSequence, block: Int) -> BlockPool.Parent {
         block == 0 ? .root(sequence.seed) : .block(sequence.blockTable[block - 1])
     }
 
