@@ -13,8 +13,9 @@ import Kernels
 /// Order of eviction: `release` lets go of a table from its end, and whoever holds a registered block also holds the blocks
 /// before it, so a parent is always used more recently than its children and is evicted after them.
 ///
-/// Reservations: a sequence reserves at admission all blocks that it may come to need and draws them one by one, so a running
-/// sequence never fails for want of a block. `available` never falls below `reserved` between two calls.
+/// Reservations: a sequence reserves at admission the blocks of the tokens that it comes with and draws them one by one, so nobody is
+/// left in the middle of a prompt for want of a block. `available` never falls below `reserved` between two calls. Those of further
+/// tokens are allocated when they are needed, out of what is not reserved.
 public struct BlockPool: Sendable {
     /// Tokens per block.
     public static let blockSize = KVCache.blockTokens
@@ -102,9 +103,15 @@ public struct BlockPool: Sendable {
     public var inUseCount: Int { capacity - free.count - cachedCount }
     /// Blocks that can be handed out, evicting cached ones if need be.
     public var available: Int { free.count + cachedCount }
+    /// Those of them that nobody was promised.
+    public var unreserved: Int { available - reserved }
     /// How many users a block has.
     public func referenceCount(_ block: Int32) -> Int { Int(references[Int(block)]) }
     public func isRegistered(_ block: Int32) -> Bool { serials[Int(block)] != 0 }
+    /// Whether letting go of `table` makes any of its blocks available.
+    func hasOwnBlock(_ table: [Int32]) -> Bool { table.reversed().contains { references[Int($0)] == 1 } }
+    /// What `table` takes of the pool: of a block with n users an nth.
+    func share(of table: [Int32]) -> Double { table.reduce(0) { $0 + 1 / Double(references[Int($1)]) } }
 
     /// Blocks that `count` tokens take.
     public static func blocks(for count: Int) -> Int { (count + blockSize - 1) / blockSize }
@@ -114,31 +121,29 @@ public struct BlockPool: Sendable {
     /// Takes a sequence in: retains the cached blocks that its prompt starts with (whole blocks, never the whole prompt, since
     /// its last token has to be computed for its logits) and reserves the others.
     /// - Parameters:
-    ///   - totalBlocks: what the sequence may come to need, those of the prompt included.
-    ///   - usesCache: `false` computes the whole prompt.
+    ///   - prompt: what the sequence comes with; one that was preempted comes with its answer so far.
+    ///   - totalBlocks: what is to be its own, those of the prompt included.
+    ///   - findable: positions that may be taken from the cache; `nil`: all but the last one.
+    ///   - headRoom: blocks that have to stay unreserved.
     /// - Returns: the cached blocks in order, or `nil`, with nothing changed, if there is no room now.
     public mutating func admit(
-        _ prompt: [Int32], seed: PrefixSeed, totalBlocks: Int, usesCache: Bool = true
+        _ prompt: [Int32], seed: PrefixSeed, totalBlocks: Int, findable: Int? = nil, headRoom: Int = 0
     ) -> [Int32]? {
         var table: [Int32] = []
-        if usesCache {
-            let limit = min((prompt.count - 1) / Self.blockSize, totalBlocks)
-            while table.count < limit {
-                let start = table.count * Self.blockSize
-                let parent: Parent = table.last.map { .block($0) } ?? .root(seed)
-                guard let block = find(prompt[start..<start + Self.blockSize], after: parent) else { break }
-                retain(block)
-                table.append(block)
-            }
-            if available - reserved >= totalBlocks - table.count {
-                statistics.lookedUp += UInt64(limit)
-                statistics.hits += UInt64(table.count)
-            }
+        let limit = min(min(findable ?? .max, prompt.count - 1) / Self.blockSize, totalBlocks)
+        while table.count < limit {
+            let start = table.count * Self.blockSize
+            let parent: Parent = table.last.map { .block($0) } ?? .root(seed)
+            guard let block = find(prompt[start..<start + Self.blockSize], after: parent) else { break }
+            retain(block)
+            table.append(block)
         }
-        guard available - reserved >= totalBlocks - table.count else {
+        guard unreserved >= totalBlocks - table.count + headRoom else {
             release(table)
             return nil
         }
+        statistics.lookedUp += UInt64(limit)
+        statistics.hits += UInt64(table.count)
         reserved += totalBlocks - table.count
         return table
     }
@@ -166,7 +171,7 @@ public struct BlockPool: Sendable {
 
     /// A fresh block, used once, without a reservation; `nil` if all others are in use or promised.
     public mutating func allocate() -> Int32? {
-        available > reserved ? take() : nil
+        unreserved > 0 ? take() : nil
     }
 
     private mutating func take() -> Int32 {

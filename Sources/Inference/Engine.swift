@@ -476,7 +476,8 @@ public actor Engine: GenerationService {
                 }
             }
         }
-        if sequence.request.wantsPromptLogprobs, segment.isPrefill, segment.positions.upperBound == sequence.request.prompt.count {
+        // Rows that are computed once more, after a preemption, have no such logits.
+        if sequence.request.wantsPromptLogprobs, segment.isPrefill, segment.logits == .all, segment.positions.upperBound == sequence.request.prompt.count {
             if sequence.promptLogprobs.isEmpty { sequence.promptLogprobs.append(nil) }
             events.append(GenerationEvent(sequence: segment.sequence, kind: .promptLogprobs(sequence.promptLogprobs)))
         }

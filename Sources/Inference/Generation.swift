@@ -97,7 +97,7 @@ public struct GenerationUsage: Sendable, Equatable {
 /// if it was cancelled, nothing more.
 public struct GenerationEvent: Sendable {
     public enum Kind: Sendable {
-        /// The sequence left the queue and its prefill began.
+        /// The sequence left the queue and its prefill began; comes once.
         case started(cachedTokens: Int)
         /// One entry per prompt token, the first `nil`.
         case promptLogprobs([TokenLogprobs?])
@@ -152,7 +152,7 @@ public protocol GenerationService: AnyObject, Sendable {
     func submit(_ request: GenerationRequest, as id: SequenceID, to sink: any GenerationSink) throws(InferenceError)
     /// Ends a sequence at the next step boundary; no event follows. Unknown ids are ignored.
     func cancel(_ id: SequenceID)
-    /// A paused sequence keeps its place and its cache but decodes no further.
+    /// A paused sequence keeps its place, and its cache as long as no other needs it, but decodes no further.
     func setPaused(_ id: SequenceID, _ paused: Bool)
     /// Has the engine prove that it can compute: if it has nothing to do it takes a step of one row for nobody, after which `lastStep` moves on, as after any
     /// step. Does not wait for that.
@@ -179,6 +179,8 @@ public struct EngineStatistics: Sendable {
     public var running = 0, waiting = 0
     public var blocksTotal = 0, blocksInUse = 0, blocksCached = 0
     public var steps: UInt64 = 0, prefillTokens: UInt64 = 0, decodeTokens: UInt64 = 0, cachedTokens: UInt64 = 0
+    /// How often a sequence had to give its blocks to others, and tokens that were computed once more for that.
+    public var preemptions: UInt64 = 0, recomputedTokens: UInt64 = 0
     /// Draft tokens that were computed, and those of them that were accepted.
     public var draftTokens: UInt64 = 0, acceptedDraftTokens: UInt64 = 0
     /// When the last step ended, one for the heartbeat included; `nil` before the first.

@@ -46,7 +46,7 @@ struct OwnerShares: Sendable {
         }
     }
 
-    /// Rows are computed for this owner.
+    /// Rows are computed for this owner, for the first time: it is not for the preempted to pay for it.
     mutating func charge(_ owner: String, rows: Int) {
         accounts[owner]?.rows += UInt64(rows)
     }

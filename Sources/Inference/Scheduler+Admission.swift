@@ -1,30 +1,41 @@
 extension Scheduler {
-    /// Takes in whom the slots and the pool have room for.
+    /// Takes in whom the slots and the pool have room for: a sequence needs the blocks of what it comes with, and as many more must be left as there would then be
+    /// sequences that still grow. So each of those has a block, that is `BlockPool.blockSize` tokens, before somebody has to be preempted: with no such room an
+    /// admission would cost somebody his blocks in one of the next steps, mostly the newcomer itself, and its prompt would have been computed for nothing. Who
+    /// comes to an idle engine needs no room beside his own.
     mutating func admit(_ plan: inout StepPlan) {
         while order.count < slots.count, let index = nextWaiting() {
             let next = waiting[index]
-            let blocks = BlockPool.blocks(for: next.finalCount)
+            let blocks = BlockPool.blocks(for: next.tokens.count)
+            let growing = order.count { slots[$0]!.mayGrow } + (BlockPool.blocks(for: next.finalCount) > blocks ? 1 : 0)
             guard
-                let cached = pool.admit(next.tokens, seed: next.seed, totalBlocks: blocks, usesCache: !next.wantsPromptLogprobs)
+                let cached = pool.admit(next.tokens, seed: next.seed, totalBlocks: blocks, findable: next.findable, headRoom: order.isEmpty ? 0 : growing)
             else {
                 assert(!order.isEmpty, "\(next.id) does not fit an idle pool")
                 return
             }
             var sequence = waiting.remove(at: index)
             let slot = slots.firstIndex { $0 == nil }!
-            let cachedTokens = cached.count * BlockPool.blockSize
-            sequence.tokens.reserveCapacity(next.finalCount + 1)
-            sequence.computed = cachedTokens
-            sequence.cachedTokens = cachedTokens
+            self.cachedTokens += UInt64(sequence.skip(to: cached.count * BlockPool.blockSize))
             sequence.registeredBlocks = cached.count
             sequence.blockTable = cached
             sequence.reservedBlocks = blocks - cached.count
-            slots[slot] = sequence
-            order.append(slot)
             places[next.id] = .running(slot: slot)
-            self.cachedTokens += UInt64(cachedTokens)
-            plan.admissions.append(StepPlan.Admission(sequence: next.id, slot: slot, cachedTokens: cachedTokens))
+            if sequence.seniority == nil {
+                admissions += 1
+                sequence.seniority = admissions
+                sequence.tokens.reserveCapacity(sequence.finalCount + 1)
+                plan.admissions.append(StepPlan.Admission(sequence: next.id, slot: slot, cachedTokens: sequence.cachedTokens))
+            }
+            slots[slot] = sequence
+            enter(slot)
         }
+    }
+
+    /// Gives an occupied slot its place in the order.
+    private mutating func enter(_ slot: Int) {
+        let seniority = slots[slot]!.seniority!
+        order.insert(slot, at: order.firstIndex { slots[$0]!.seniority! > seniority } ?? order.endIndex)
     }
 
     /// Who is admitted next: an index of `waiting`.

@@ -2,8 +2,9 @@
 /// the engine computes it, `complete(_:_:)` takes the result in; nothing else moves a sequence forward.
 ///
 /// A step has one row for every running sequence that decodes (and, if they are few and there are no prompts, draft rows), then prefill chunks in order of
-/// admission within the row budget (with `fairByOwner` in order of the owners' shares). A sequence is admitted when a slot is free and the pool can promise the
-/// blocks for its prompt and all tokens it may generate, so a running sequence is never preempted. Nobody overtakes the next sequence in line while it waits for blocks.
+/// admission within the row budget (with `fairByOwner` in order of the owners' shares). A sequence is admitted when a slot is free and the pool has room for its
+/// prompt (`admit`). Nobody overtakes the next sequence in line while it waits for blocks. Blocks of the answer are taken when they are needed; if there is none,
+/// a sequence is preempted (`makeRoom`), to go on later. In what it answers and counts nothing of that shows.
 ///
 /// Prefixes: blocks are registered as soon as they are full, and a prompt is looked up at admission and again before each of
 /// its chunks that starts on a block, so of two requests with the same prefix that come together the later one shares what the
@@ -20,15 +21,21 @@ public struct Scheduler: Sendable {
     public private(set) var steps: UInt64 = 0
     /// Rows computed for prompts and for answers (rejected drafts are none), and prompt tokens that the cache spared.
     public internal(set) var prefillTokens: UInt64 = 0, decodeTokens: UInt64 = 0, cachedTokens: UInt64 = 0
+    /// How often a sequence was preempted, and rows that were computed once more for that.
+    public internal(set) var preemptions: UInt64 = 0, recomputedTokens: UInt64 = 0
     /// Draft tokens that were computed, and those of them that were accepted.
     public private(set) var draftTokens: UInt64 = 0, acceptedDraftTokens: UInt64 = 0
 
+    /// In order of arrival.
     var waiting: [ScheduledSequence] = []
     var slots: [ScheduledSequence?]
-    /// Occupied slots in order of admission.
+    /// Occupied slots in order of first admission.
     var order: [Int] = []
     var places: [SequenceID: Place] = [:]
     private var isStepInFlight = false
+    /// Sequences that came, and those that were admitted.
+    private var arrivals: UInt64 = 0
+    var admissions: UInt64 = 0
     var shares = OwnerShares()
 
     public init(_ configuration: SchedulerConfiguration) {
@@ -73,6 +80,8 @@ public struct Scheduler: Sendable {
         statistics.prefillTokens = prefillTokens
         statistics.decodeTokens = decodeTokens
         statistics.cachedTokens = cachedTokens
+        statistics.preemptions = preemptions
+        statistics.recomputedTokens = recomputedTokens
         statistics.draftTokens = draftTokens
         statistics.acceptedDraftTokens = acceptedDraftTokens
         return statistics
@@ -112,7 +121,8 @@ public struct Scheduler: Sendable {
         guard waiting.count < configuration.maxQueued else {
             throw InferenceError(.queueFull, "\(waiting.count) sequences are waiting, which is the limit; try again later.")
         }
-        waiting.append(ScheduledSequence(request, as: id, maxTokens: maxTokens))
+        arrivals += 1
+        waiting.append(ScheduledSequence(request, as: id, maxTokens: maxTokens, arrival: arrivals))
         places[id] = .waiting
         shares.join(request.seed.owner)
     }
@@ -139,7 +149,8 @@ public struct Scheduler: Sendable {
         return ids
     }
 
-    /// A paused sequence keeps its place in the queue, or its slot and its blocks, and is given no rows. Unknown ids are ignored.
+    /// A paused sequence keeps its place in the queue, or its slot and its blocks as long as nobody else needs them, and is given no rows. Unknown ids are
+    /// ignored.
     public mutating func setPaused(_ id: SequenceID, _ isPaused: Bool) {
         switch places[id] {
         case nil: return
@@ -163,9 +174,12 @@ public struct Scheduler: Sendable {
     public mutating func schedule() -> StepPlan {
         precondition(!isStepInFlight, "a step scheduled before the one before it was completed")
         var plan = StepPlan()
-        admit(&plan)
+        makeRoom(&plan)
+        // What somebody had to give up is not for those that wait.
+        if plan.preemptions.isEmpty { admit(&plan) }
         let decoding = order.filter { !slots[$0]!.isPaused && !slots[$0]!.isPrefilling }
         var prefilling = order.filter { !slots[$0]!.isPaused && slots[$0]!.isPrefilling }
+        for slot in decoding { cover(slots[slot]!.computed + 1, of: slot) }
         var spare = prefilling.isEmpty ? configuration.maxRowsWithDrafts - decoding.count : 0
         for slot in decoding {
             let drafts = drafts(for: slot, most: spare)
@@ -219,11 +233,7 @@ public struct Scheduler: Sendable {
         precondition(accepted <= segment.drafts.count, "\(accepted) of \(segment.drafts.count) drafts accepted")
         // The keys and values of rejected drafts lie behind the sequence's end, where the next ones are written.
         let rows = segment.rows.count - segment.drafts.count + accepted
-        if segment.isPrefill {
-            prefillTokens += UInt64(rows)
-        } else {
-            decodeTokens += UInt64(rows)
-        }
+        count(segment.startPosition..<segment.startPosition + rows, of: slots[slot]!)
         draftTokens += UInt64(segment.drafts.count)
         acceptedDraftTokens += UInt64(accepted)
         if slots[slot]!.isCancelled {
@@ -239,6 +249,8 @@ public struct Scheduler: Sendable {
         slots[slot]!.tokens += plan.tokens[segment.drafts.prefix(accepted)]
         slots[slot]!.lookup.learn(drafted: segment.drafts.count, accepted: accepted)
         registerFullBlocks(slot)
+        // What only rejected drafts needed. So they never are the reason why somebody finds no block in a later step.
+        while slots[slot]!.blockTable.count > BlockPool.blocks(for: slots[slot]!.computed) { pool.release(slots[slot]!.blockTable.removeLast()) }
 
         var reason: FinishReason?
         switch result {
@@ -253,7 +265,7 @@ public struct Scheduler: Sendable {
             }
         case .computed:
             precondition(!segment.samples, "no token for a segment of \(segment.sequence) that samples one")
-            if !slots[slot]!.isPrefilling { reason = .length }
+            if slots[slot]!.computed == slots[slot]!.tokens.count { reason = .length }
         case .failed:
             break
         }
@@ -261,6 +273,15 @@ public struct Scheduler: Sendable {
         let usage = slots[slot]!.usage
         remove(slot)
         return .finished(reason, usage)
+    }
+
+    /// Counts computed rows, as what they were the first time.
+    private mutating func count(_ positions: Range<Int>, of sequence: ScheduledSequence) {
+        let again = positions.clamped(to: 0..<sequence.reached).count
+        let prompt = (positions.lowerBound + again..<positions.upperBound).clamped(to: 0..<sequence.promptCount).count
+        recomputedTokens += UInt64(again)
+        prefillTokens += UInt64(prompt)
+        decodeTokens += UInt64(positions.count - again - prompt)
     }
 
     // MARK: Turns
@@ -290,30 +311,36 @@ public struct Scheduler: Sendable {
         return running
     }
 
+    /// Whose a sequence is where owners count.
+    func account(of sequence: ScheduledSequence) -> String {
+        configuration.admissionOrder == .fairByOwner ? sequence.seed.owner : ""
+    }
+
     // MARK: Rows
 
-    /// Prompt rows that a sequence gets out of `budget`: what is left of the prompt, or up to the last block border within the
-    /// budget, so that most chunks start and end on one.
+    /// Rows that a sequence gets out of `budget`: what is left, or up to the last block border within the budget, so that most chunks
+    /// start and end on one.
     private func chunk(of sequence: ScheduledSequence, budget: Int) -> Int {
-        let left = sequence.promptCount - sequence.computed
-        let most = sequence.wantsPromptLogprobs ? min(budget, configuration.maxPromptLogprobRows) : budget
+        let left = sequence.tokens.count - sequence.computed
+        var most = budget
+        if sequence.scoresPrompt {
+            // What was scored before a preemption is computed without logits, in chunks of its own.
+            most = min(budget, sequence.computed < sequence.reached ? sequence.reached - sequence.computed : configuration.maxPromptLogprobRows)
+        }
         guard most < left else { return left }
         let border = (sequence.computed + most) / BlockPool.blockSize * BlockPool.blockSize
         return border > sequence.computed ? border - sequence.computed : most
     }
 
-    /// Before a chunk: blocks of the prompt that another sequence has finished since the last look.
+    /// Before a chunk: blocks of it that another sequence has finished since the last look.
     private mutating func takeCachedBlocks(_ slot: Int) {
-        guard !slots[slot]!.wantsPromptLogprobs else { return }
         while let block = nextCachedBlock(slots[slot]!) {
             let end = slots[slot]!.computed + BlockPool.blockSize
             pool.drawReserved(sharing: block)
             slots[slot]!.blockTable.append(block)
             slots[slot]!.reservedBlocks -= 1
             slots[slot]!.registeredBlocks += 1
-            slots[slot]!.computed = end
-            slots[slot]!.cachedTokens += BlockPool.blockSize
-            cachedTokens += UInt64(BlockPool.blockSize)
+            cachedTokens += UInt64(slots[slot]!.skip(to: end))
         }
     }
 
@@ -321,7 +348,7 @@ public struct Scheduler: Sendable {
         let start = sequence.computed
         let end = start + BlockPool.blockSize
         let index = sequence.blockTable.count
-        guard start == index * BlockPool.blockSize, end < sequence.promptCount else { return nil }
+        guard start == index * BlockPool.blockSize, end <= sequence.findable else { return nil }
         return pool.find(sequence.tokens[start..<end], after: parent(of: sequence, block: index))
     }
 
@@ -329,28 +356,39 @@ public struct Scheduler: Sendable {
         block == 0 ? .root(sequence.seed) : .block(sequence.blockTable[block - 1])
     }
 
-    /// Drafts of what follows in a sequence that decodes.
+    /// Drafts of what follows in a sequence that decodes, as far as there are blocks for them.
     private mutating func drafts(for slot: Int, most: Int) -> [Int32] {
         let sequence = slots[slot]!
         // The last token of an answer is sampled from the row before it.
-        let room = sequence.maxTokens - sequence.generatedCount - 1
+        let room = min(
+            sequence.maxTokens - sequence.generatedCount - 1, (sequence.blockTable.count + pool.unreserved) * BlockPool.blockSize - sequence.computed - 1)
         return most > 0 ? slots[slot]!.lookup.drafts(after: sequence.tokens, most: min(most, room)) : []
+    }
+
+    /// Gives a sequence the blocks of its first `count` positions: those that it was promised, then others, of which the caller knows that they are there.
+    private mutating func cover(_ count: Int, of slot: Int) {
+        while slots[slot]!.blockTable.count < BlockPool.blocks(for: count) {
+            if slots[slot]!.reservedBlocks > 0 {
+                slots[slot]!.reservedBlocks -= 1
+                slots[slot]!.blockTable.append(pool.drawReserved())
+            } else {
+                guard let block = pool.allocate() else { preconditionFailure("no block for \(slots[slot]!.id)") }
+                slots[slot]!.blockTable.append(block)
+            }
+        }
     }
 
     private mutating func addRows(_ count: Int, of slot: Int, drafts: [Int32] = [], to plan: inout StepPlan) {
         let start = slots[slot]!.computed
         let end = start + count + drafts.count
-        while slots[slot]!.blockTable.count < BlockPool.blocks(for: end) {
-            slots[slot]!.blockTable.append(pool.drawReserved())
-            slots[slot]!.reservedBlocks -= 1
-        }
+        cover(end, of: slot)
         let sequence = slots[slot]!
-        shares.charge(sequence.seed.owner, rows: count + drafts.count)
+        shares.charge(sequence.seed.owner, rows: max(end - max(start, sequence.reached), 0))
         assert(start + count <= sequence.tokens.count && sequence.reservedBlocks >= 0)
         let samples = start + count == sequence.tokens.count && sequence.maxTokens > 0
         let isPrefill = sequence.isPrefilling
         let logits: StepPlan.Logits =
-            if isPrefill && sequence.wantsPromptLogprobs || !drafts.isEmpty { .all } else if samples { .last } else { .none }
+            if sequence.scoresPrompt && start >= sequence.reached || !drafts.isEmpty { .all } else if samples { .last } else { .none }
         let first = plan.tokens.count
         plan.tokens += sequence.tokens[start..<start + count]
         plan.tokens += drafts
@@ -374,12 +412,18 @@ public struct Scheduler: Sendable {
     }
 
     private mutating func remove(_ slot: Int) {
-        let sequence = slots[slot]!
-        pool.release(sequence.blockTable)
-        pool.cancelReservation(sequence.reservedBlocks)
+        let sequence = vacate(slot)
         shares.leave(sequence.seed.owner)
         places[sequence.id] = nil
+    }
+
+    /// Takes a sequence out of its slot, and its blocks back.
+    mutating func vacate(_ slot: Int) -> ScheduledSequence {
+        let sequence = slots[slot]!
         slots[slot] = nil
         order.removeAll { $0 == slot }
+        pool.release(sequence.blockTable)
+        pool.cancelReservation(sequence.reservedBlocks)
+        return sequence
     }
 }

@@ -6,15 +6,15 @@ public struct StepPlan: Sendable {
         case none
         /// The next token is sampled from the last row.
         case last
-        /// All rows: log-probabilities of the prompt. Row i predicts the token at its position + 1. If `StepSegment.samples`,
+        /// All rows: log-probabilities of the prompt, for each of its rows once. Row i predicts the token at its position + 1. If `StepSegment.samples`,
         /// the next token is sampled from the last row as well.
         case all
     }
 
-    /// A sequence that left the queue with this step.
+    /// A sequence that left the queue with this step, for the first time.
     public struct Admission: Sendable {
         public let sequence: SequenceID
-        /// The sequence's place among the running ones, its own until it ends: an index for per-sequence state.
+        /// The sequence's place among the running ones, its own until it ends or is preempted.
         public let slot: Int
         /// Prompt tokens whose keys and values were in the cache. While its prefill waits for rows the sequence may come to share
         /// more; the usage at the end has the final number.
@@ -24,6 +24,8 @@ public struct StepPlan: Sendable {
     /// Counts the steps that had rows, from 1.
     public internal(set) var number: UInt64 = 0
     public internal(set) var admissions: [Admission] = []
+    /// Sequences that lost their slots and blocks before this step and wait to go on.
+    public internal(set) var preemptions: [SequenceID] = []
     /// Decode rows first, then prefill chunks. A sequence has at most one segment.
     public internal(set) var segments: [StepSegment] = []
     /// The token of every row, segment after segment.
@@ -48,7 +50,7 @@ public struct StepSegment: Sendable {
     public let logits: StepPlan.Logits
     /// Whether `complete` expects a token for this segment.
     public let samples: Bool
-    /// Whether the rows belong to the prompt.
+    /// Whether the rows belong to the prompt, or were computed before the sequence was preempted; the last one may decode.
     public let isPrefill: Bool
     /// Rows after the first one of a decoding sequence: drafts of the tokens that follow. Then every row has logits, and a draft is accepted if it is what is
     /// sampled from the row before it.

@@ -78,8 +78,11 @@ struct APIMetrics: Sendable {
         let (total, inUse, cached) = (blocks.series("total"), blocks.series("in_use"), blocks.series("cached"))
         let steps = registry.counter("graft_engine_steps_total", help: "Engine steps.").series()
         let tokens = registry.counter(
-            "graft_engine_tokens_total", help: "Tokens that the engine worked through, by kind; cached ones were spared.", labels: ["kind"])
-        let (prefill, decode, spared) = (tokens.series("prefill"), tokens.series("decode"), tokens.series("cached"))
+            "graft_engine_tokens_total", help: "Tokens that the engine worked through, by kind; cached ones were spared, recomputed ones are what preemptions cost.",
+            labels: ["kind"])
+        let (prefill, decode, spared, recomputed) = (tokens.series("prefill"), tokens.series("decode"), tokens.series("cached"), tokens.series("recomputed"))
+        let preemptions = registry.counter(
+            "graft_preemptions_total", help: "How often a sequence had to leave its blocks of the key-value cache to others, to go on later.").series()
         let drafts = registry.counter(
             "graft_draft_tokens_total", help: "Draft tokens of speculative decoding: computed, and accepted.", labels: ["kind"])
         let (computed, accepted) = (drafts.series("computed"), drafts.series("accepted"))
@@ -96,6 +99,8 @@ struct APIMetrics: Sendable {
             prefill.raise(to: statistics.prefillTokens)
             decode.raise(to: statistics.decodeTokens)
             spared.raise(to: statistics.cachedTokens)
+            recomputed.raise(to: statistics.recomputedTokens)
+            preemptions.raise(to: statistics.preemptions)
         }
     }
 

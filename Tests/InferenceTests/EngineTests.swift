@@ -24,7 +24,7 @@ struct EngineTests {
             var usage: GenerationUsage?
             var stopString: String?
             var error: InferenceError?
-            var events = 0
+            var events = 0, starts = 0, scorings = 0
 
             var isOver: Bool { reason != nil || error != nil }
         }
@@ -37,8 +37,10 @@ struct EngineTests {
                     var answer = answers[event.sequence] ?? Answer()
                     answer.events += 1
                     switch event.kind {
-                    case .started: break
-                    case .promptLogprobs(let values): answer.promptLogprobs = values
+                    case .started: answer.starts += 1
+                    case .promptLogprobs(let values):
+                        answer.promptLogprobs = values
+                        answer.scorings += 1
                     case .text(let text, let tokens):
                         answer.text += text
                         answer.tokens += tokens.map(\.id)
