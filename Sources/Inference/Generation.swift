@@ -35,6 +35,9 @@ public struct GenerationRequest: Sendable {
     /// Whose request this is, the tenant: cached keys and values are never shared between owners, and the engine's time and queue are shared fairly
     /// between them.
     public var owner = ""
+    /// Which of the owner's requests comes first: the one with the lower number, and among equals the earlier one. It leaves the queue earlier, its prompt is read
+    /// earlier, and it gives way to others later when the cache is full. Between owners it means nothing.
+    public var priority = 0
     /// The model name that the metrics count this request under.
     public var modelName = ""
 

@@ -6,9 +6,10 @@ struct ScheduledSequence: Sendable {
     let maxTokens: Int
     let ignoresEndOfGeneration: Bool
     let wantsPromptLogprobs: Bool
+    let priority: Int
     /// Who came first; the place in the queue.
     let arrival: UInt64
-    /// The place among those that run, from the first admission on: the lower, the longer ago. Preemption leaves it.
+    /// The place among those that run, from the first admission on: the lower, the longer ago. Preemption leaves it; only with its owner's others it is traded.
     var seniority: UInt64?
     var isPaused = false
     var isCancelled = false
@@ -33,6 +34,7 @@ struct ScheduledSequence: Sendable {
         promptCount = request.prompt.count
         ignoresEndOfGeneration = request.ignoresEndOfGeneration
         wantsPromptLogprobs = request.wantsPromptLogprobs
+        priority = request.priority
         tokens = request.prompt
     }
 

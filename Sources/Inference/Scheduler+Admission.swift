@@ -32,10 +32,18 @@ extension Scheduler {
         }
     }
 
-    /// Gives an occupied slot its place in the order.
+    /// Gives an occupied slot its place in the order. The places of one owner's sequences go to the most urgent ones first. So the order alone says who of one
+    /// owner comes before whom, and no priority brings anybody past a stranger.
     private mutating func enter(_ slot: Int) {
-        let seniority = slots[slot]!.seniority!
-        order.insert(slot, at: order.firstIndex { slots[$0]!.seniority! > seniority } ?? order.endIndex)
+        let entered = slots[slot]!, owner = account(of: entered)
+        order.insert(slot, at: order.firstIndex { slots[$0]!.seniority! > entered.seniority! } ?? order.endIndex)
+        let own = order.indices.filter { account(of: slots[order[$0]]!) == owner }
+        let places = own.map { slots[order[$0]]!.seniority! }
+        let ranked = own.map { order[$0] }.sorted { (slots[$0]!.priority, slots[$0]!.seniority!) < (slots[$1]!.priority, slots[$1]!.seniority!) }
+        for (i, slot) in ranked.enumerated() {
+            order[own[i]] = slot
+            slots[slot]!.seniority = places[i]
+        }
     }
 
     /// Who is admitted next: an index of `waiting`.
@@ -43,7 +51,7 @@ extension Scheduler {
         switch configuration.admissionOrder {
         case .arrival:
             guard order.count < configuration.maxSequences else { return nil }
-            return waiting.firstIndex { !$0.isPaused }
+            return mostUrgent { _ in true }
         case .fairByOwner:
             let isSpare = order.count >= configuration.maxSequences
             if isSpare, shares.ownerCount < 2 { return nil }
@@ -56,7 +64,19 @@ extension Scheduler {
                 if let best, (best.rows, best.running) <= (rows, own) { continue }
                 best = (index, rows, own)
             }
-            return best?.index
+            guard let best else { return nil }
+            let owner = waiting[best.index].seed.owner
+            return mostUrgent { $0.seed.owner == owner }
         }
+    }
+
+    /// The waiting sequence of the lowest priority number, and of those the first to come.
+    private func mostUrgent(where isCandidate: (ScheduledSequence) -> Bool) -> Int? {
+        var best: (index: Int, priority: Int)?
+        for (index, entry) in waiting.enumerated() where !entry.isPaused && isCandidate(entry) {
+            if let best, best.priority <= entry.priority { continue }
+            best = (index, entry.priority)
+        }
+        return best?.index
     }
 }

@@ -29,7 +29,7 @@ public struct Scheduler: Sendable {
     /// In order of arrival.
     var waiting: [ScheduledSequence] = []
     var slots: [ScheduledSequence?]
-    /// Occupied slots in order of first admission.
+    /// Occupied slots in order of first admission, those of one owner among themselves by priority.
     var order: [Int] = []
     var places: [SequenceID: Place] = [:]
     private var isStepInFlight = false

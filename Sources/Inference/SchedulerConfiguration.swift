@@ -2,11 +2,11 @@
 public struct SchedulerConfiguration: Sendable {
     /// Which waiting sequence is admitted next.
     public enum AdmissionOrder: Sendable {
-        /// First come, first served.
+        /// First come, first served, but for priorities, as if all were one owner's.
         case arrival
         /// First the owner for whom the fewest rows were computed, among equals the one with the fewest running sequences, then by
         /// arrival: a flood of one owner's requests delays another owner by one sequence, not by the flood. Prompts get their rows in
-        /// the same order of owners. The requests of one owner are served by arrival.
+        /// the same order of owners. The requests of one owner are served by priority, then by arrival.
         case fairByOwner
     }
 
@@ -48,6 +48,8 @@ public struct ScheduledRequest: Sendable {
     public var seed: PrefixSeed
     public var ignoresEndOfGeneration = false
     public var wantsPromptLogprobs = false
+    /// As in `GenerationRequest`.
+    public var priority = 0
 
     public init(prompt: [Int32], maxTokens: Int?, seed: PrefixSeed) {
         self.prompt = prompt
@@ -60,5 +62,6 @@ public struct ScheduledRequest: Sendable {
         self.init(prompt: request.prompt, maxTokens: request.maxTokens, seed: seed)
         ignoresEndOfGeneration = request.ignoresEndOfGeneration
         wantsPromptLogprobs = request.wantsPromptLogprobs
+        priority = request.priority
     }
 }

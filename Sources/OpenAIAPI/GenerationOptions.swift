@@ -35,6 +35,8 @@ struct GenerationOptions: Sendable {
     var maxTokens: Int?
     var stop: [String] = []
     var ignoresEndOfGeneration = false
+    /// Among the owner's own requests; vLLM's, where the lower number comes first.
+    var priority = 0
     var isStreamed = false
     var includesUsage = false
     var returnsTokenIDs = false
@@ -53,6 +55,7 @@ struct GenerationOptions: Sendable {
         maxTokens = try fields.integer("max_tokens", in: minimumTokens...Int(Int32.max))
         stop = try Self.stopStrings(&fields, limits: limits)
         ignoresEndOfGeneration = try fields.bool("ignore_eos") ?? false
+        priority = try fields.integer("priority", in: Int(Int32.min)...Int(Int32.max)) ?? 0
         returnsTokenIDs = try fields.bool("return_token_ids") ?? false
         isStreamed = try fields.bool("stream") ?? false
     }

@@ -163,6 +163,7 @@ package struct RequestPreparation: Sendable {
                 request.logprobs = logprobs
                 request.wantsPromptLogprobs = echo && logprobs != nil
                 request.owner = owner
+                request.priority = options.priority
                 request.modelName = target.label
                 requests.append(request)
             }

@@ -35,7 +35,6 @@ struct UnsupportedParameter: Sendable {
         UnsupportedParameter("truncate_prompt_tokens", neutral: [-1], "shorten the prompt"),
         UnsupportedParameter("prompt_logprobs", "use /v1/completions with echo and logprobs"),
         UnsupportedParameter("logits_processors", neutral: [[]]),
-        UnsupportedParameter("priority", neutral: [0]),
         UnsupportedParameter("structured_outputs"),
         UnsupportedParameter("guided_json"), UnsupportedParameter("guided_regex"), UnsupportedParameter("guided_choice"),
         UnsupportedParameter("guided_grammar"), UnsupportedParameter("guided_decoding_backend"),

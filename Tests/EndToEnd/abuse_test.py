@@ -68,6 +68,7 @@ def r17_numbers_beyond_their_bounds_are_refused_by_name():
         ("temperature", "-0.1"), ("temperature", "NaN"), ("temperature", "Infinity"), ("top_p", "0"), ("top_p", "1.0001"), ("top_k", "-2"),
         ("top_k", "99999999999999999999"), ("seed", "9223372036854775808"), ("seed", "-9223372036854775809"), ("seed", "1e400"), ("presence_penalty", "-2.5"), ("frequency_penalty", "1e308"),
         ("repetition_penalty", "0"), ("repeat_last_n", "-2"), ("min_p", "-1e-9"), ("min_tokens", "5"),
+        ("priority", "2147483648"), ("priority", "-2147483649"), ("priority", "0.5"), ("priority", '"high"'),
     ]
     for path, rest in ((CHAT, '"messages":[{"role":"user","content":"x"}]'), (COMPLETIONS, '"prompt":"x"')):
         for name, value in cases:

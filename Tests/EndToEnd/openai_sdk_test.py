@@ -162,6 +162,14 @@ def limits_end_an_answer():
 
 
 @check
+def priorities_change_no_answer():
+    expected = chat().choices[0].message.content
+    for priority in (-(2**31), 0, 2**31 - 1):
+        assert chat(extra_body={"priority": priority}).choices[0].message.content == expected
+    expect_error(openai.BadRequestError, lambda: chat(extra_body={"priority": "high"}), "priority", "invalid_type")
+
+
+@check
 def content_parts_are_joined():
     joined = chat(messages=[{"role": "user", "content": "Say hello."}]).usage.prompt_tokens
     parts = [{"type": "text", "text": "Say "}, {"type": "text", "text": "hello."}]

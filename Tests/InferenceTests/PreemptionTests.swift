@@ -97,20 +97,20 @@ extension Scheduler {
 
     @Test("the last one in order steps back, and comes before later requests again")
     func theLastStepsBack() throws {
-        var scheduler = scheduler(blocks: 8) { $0.maxSequences = 3 }
-        let ids = try (0..<5).map { _ in try scheduler.submit(30, max: 90) }
-        #expect(scheduler.step().admissions.map(\.sequence) == Array(ids[..<3]))
-        #expect(try scheduler.stepToPreemption().preemptions == [ids[2]])
-        #expect(scheduler.runningCount == 2 && scheduler.waitingCount == 3)
-        // Its blocks were needed: nobody takes its place before one of the first two has ended.
-        while scheduler.runningCount == 2 {
+        var scheduler = scheduler(blocks: 5) { $0.maxSequences = 2 }
+        let ids = try (0..<4).map { _ in try scheduler.submit(30, max: 90) }
+        #expect(scheduler.step().admissions.map(\.sequence) == Array(ids[..<2]))
+        #expect(try scheduler.stepToPreemption().preemptions == [ids[1]])
+        #expect(scheduler.runningCount == 1 && scheduler.waitingCount == 3)
+        // Its blocks were needed: nobody takes its place before the first has ended.
+        while scheduler.runningCount == 1 {
             let plan = scheduler.step()
             #expect(plan.admissions.isEmpty && plan.preemptions.isEmpty)
         }
         let plan = scheduler.schedule()
-        let back = try #require(plan.segments.first { $0.sequence == ids[2] })
-        #expect(back.isPrefill && back.startPosition % BlockPool.blockSize == 0 && back.samples)
-        #expect(!plan.admissions.contains { $0.sequence == ids[2] })
+        let back = try #require(plan.segments.first)
+        #expect(plan.segments.count == 1 && back.sequence == ids[1] && back.isPrefill && back.samples)
+        #expect(plan.admissions.isEmpty, "it was admitted before")
     }
 
     @Test("blocks that are still in the cache are not computed again")
@@ -134,6 +134,15 @@ extension Scheduler {
         var preempted: [SequenceID] = []
         while scheduler.tokens(of: own) != nil { preempted += scheduler.step().preemptions }
         #expect(preempted == [flood[2], flood[1]])
+    }
+
+    @Test("the first in order never steps back, though it hold the most")
+    func theFirstNeverStepsBack() throws {
+        var scheduler = scheduler(blocks: 20)
+        let first = try scheduler.submit(300, max: nil), other = try scheduler.submit(20, max: nil, bob)
+        #expect(scheduler.step().admissions.map(\.sequence) == [first, other])
+        #expect(try scheduler.stepToPreemption().preemptions == [other])
+        while scheduler.tokens(of: first) != nil { #expect(scheduler.step().preemptions.isEmpty) }
     }
 
     @Test("whoever is paused steps back first, the first in order as well")

@@ -336,6 +336,7 @@ struct SchedulerTests {
                 var request = ScheduledRequest(prompt: prompt, maxTokens: most, seed: seeds.randomElement(using: &generator)!)
                 request.ignoresEndOfGeneration = Int.random(in: 0..<5, using: &generator) == 0
                 request.wantsPromptLogprobs = Int.random(in: 0..<8, using: &generator) == 0
+                request.priority = [0, 0, 0, -3, 7].randomElement(using: &generator)!
                 let id = SequenceID()
                 do {
                     try scheduler.submit(request, as: id)

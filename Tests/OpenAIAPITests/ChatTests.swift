@@ -189,7 +189,7 @@ import Testing
             """
             {"messages":[{"role":"user","content":"Hi"}],"temperature":0.5,"top_p":0.9,"top_k":40,"min_p":0.05,"typical_p":0.95,
             "presence_penalty":-1,"frequency_penalty":1.5,"repeat_penalty":1.1,"repeat_last_n":32,"logit_bias":{"65":-100,"66":5.5},
-            "stop":["END","\\n\\n"],"max_completion_tokens":7,"ignore_eos":true,"seed":42}
+            "stop":["END","\\n\\n"],"max_completion_tokens":7,"ignore_eos":true,"seed":42,"priority":-3}
             """)
         let request = harness.engine.requests[0]
         #expect(request.sampling.temperature == 0.5 && request.sampling.topP == 0.9 && request.sampling.topK == 40)
@@ -198,7 +198,7 @@ import Testing
         #expect(request.sampling.repetitionPenalty == 1.1 && request.sampling.penaltyWindow == 32)
         #expect(request.sampling.logitBias == [65: -100, 66: 5.5])
         #expect(request.stop == ["END", "\n\n"] && request.maxTokens == 7 && request.ignoresEndOfGeneration)
-        #expect(request.sampling.seed == 42 && request.modelName == "tiny" && request.logprobs == nil)
+        #expect(request.sampling.seed == 42 && request.modelName == "tiny" && request.logprobs == nil && request.priority == -3)
     }
 
     @Test func defaults() async throws {
@@ -206,7 +206,7 @@ import Testing
         _ = await harness.chat(Self.hello)
         let request = harness.engine.requests[0]
         #expect(request.sampling == SamplingParameters())
-        #expect(request.maxTokens == nil && request.stop.isEmpty && !request.ignoresEndOfGeneration)
+        #expect(request.maxTokens == nil && request.stop.isEmpty && !request.ignoresEndOfGeneration && request.priority == 0)
     }
 
     @Test func maxTokensStayInsideTheContext() async throws {

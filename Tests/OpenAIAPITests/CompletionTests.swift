@@ -38,9 +38,9 @@ import Testing
 
     @Test func severalPromptsAndChoices() async throws {
         let harness = try Harness()
-        let id = await harness.complete(#"{"prompt":["a","bc"],"n":2,"seed":10,"echo":true}"#)
+        let id = await harness.complete(#"{"prompt":["a","bc"],"n":2,"seed":10,"echo":true,"priority":2}"#)
         #expect(harness.engine.requests.map(\.prompt) == [[97], [97], [98, 99], [98, 99]])
-        #expect(harness.engine.requests.map(\.sampling.seed) == [10, 11, 12, 13])
+        #expect(harness.engine.requests.map(\.sampling.seed) == [10, 11, 12, 13] && harness.engine.requests.allSatisfy { $0.priority == 2 })
         for index in 0..<4 { harness.engine.answer("\(index)", to: index, cached: 1) }
         let json = try await harness.response(id).json()
         #expect(json["choices"]?.array?.map { $0["text"] } == ["a0", "a1", "bc2", "bc3"])

@@ -22,7 +22,7 @@ import Testing
         "model", "temperature", "top_p", "n", "max_tokens", "max_completion_tokens", "stop", "stream", "stream_options", "seed",
         "presence_penalty", "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "top_k", "min_p", "typical_p",
         "repetition_penalty", "repeat_last_n", "ignore_eos", "tools", "tool_choice", "response_format", "return_token_ids", "echo", "best_of",
-        "suffix", "user", "metadata", "shape", "", "lora", "lora", "safety_identifier",
+        "suffix", "user", "metadata", "shape", "", "lora", "lora", "safety_identifier", "priority",
     ]
 
     private static func value(_ random: inout Generator, depth: Int = 0) -> JSONValue {

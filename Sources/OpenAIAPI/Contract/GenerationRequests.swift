@@ -89,6 +89,14 @@ enum GenerationRequests {
                     "Texts that end the answer; none of at most \(limits.stopStringBytes) bytes is part of it.")
             ),
             ("ignore_eos", .bool("Whether to go on when the model ends its answer.")),
+            (
+                "priority",
+                .integer(
+                    "Which of your own requests comes first when they have to wait for each other: the one with the lower number, and of equal ones the earlier. "
+                        + "It changes nothing for other owners; on a server without keys all requests are one owner's.",
+                    in: Int(Int32.min)...Int(Int32.max)
+                ).defaulting(to: 0)
+            ),
             ("return_token_ids", .bool("Whether to list the ids of the tokens of prompt and answer.")),
             ("stream", .bool("Whether the answer comes as server-sent events.").defaulting(to: false)),
             (
