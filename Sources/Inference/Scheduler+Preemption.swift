@@ -3,8 +3,8 @@
 /// prompt and its answer so far are found in the cache or computed anew, to the same bits, and it goes on.
 ///
 /// **Who.** Of those that are paused, and so use their blocks for nothing, or else of all: the owner's whose sequences hold the most blocks, promised ones
-/// included, and of those the last one in order, in which one owner's go by priority. An owner that fills the cache thereby makes room for the others, not the others for it, however long it has been
-/// there. Drafts make nobody step back: they take what is left.
+/// included, and of those the last one in order, in which one owner's go by priority. An owner that fills the cache thereby makes room for the others, not the
+/// others for it, however long it has been there. Drafts make nobody step back: they take what is left.
 ///
 /// **Why that ends.** The first in order that is not paused, the head, never steps back, so it gets its rows step by step and comes to its end: `check` has seen
 /// that it fits, alone if need be. The places in the order are those of first admissions. Preemption leaves a sequence its place, and owners trade places only
