@@ -4,7 +4,7 @@
 Nine measurements, chosen with --only:
   bench    prefill and decode of one sequence: `graft bench` against `llama-bench`; beside them how fast two threads read memory and multiply 8-bit numbers in
            the same minute, and which share of what that allows Graft has
-  long     prefill of 2,048 and 8,000 tokens, and decode after as many: `graft bench` against `llama-bench -d`
+  long     prefill of 2,048 and 8,000 tokens, and decode after as many: `graft bench` against `llama-bench -d`, with flash attention and without
   batch    decode of several sequences at once, after 128 tokens each: `graft bench --sequences` against `llama-batched-bench`, without a server
   load     streamed chats of 1, 8, 16 clients: `graft serve` against `llama-server -np 16 -c 16384`, asked by load.py
   open     chats that come at random moments, one, two and four a second on average, answered or not: the same servers, asked by load.py --rates
@@ -111,9 +111,9 @@ def graft_bench(options, model, prefill, decode):
     return json.loads(run([options.graft, "bench", "--model", model, "--prefill", prefill, "--decode", decode, "--threads", options.threads, "--repeat", 1, "--json"]))
 
 
-def llama_bench(options, model, prefill, decode, depth=0):
+def llama_bench(options, model, prefill, decode, *more):
     """Tokens a second of prefill and of decode, whichever is asked for."""
-    out = run([options.programs / "llama-bench", "-m", model, "-t", options.threads, "-p", prefill, "-n", decode, "-d", depth, "-r", 1, "-o", "json"])
+    out = run([options.programs / "llama-bench", "-m", model, "-t", options.threads, "-p", prefill, "-n", decode, "-r", 1, "-o", "json", *more])
     return {"prefill" if row["n_prompt"] else "decode": row["avg_ts"] for row in json.loads(out)}
 
 
@@ -145,10 +145,14 @@ def long_graft(options, model):
 
 
 def long_peer(options, model):
+    """With flash attention and without, whichever is faster: on processors it helps prompts and hinders answers."""
     figures = {}
     for context in options.contexts.split(","):
-        figures[f"prefill {context}"] = llama_bench(options, model, context, 0)["prefill"]
-        figures[f"decode after {context}"] = llama_bench(options, model, 0, LONG_ANSWER, depth=context)["decode"]
+        for flash in ("on", "off"):
+            prefill = llama_bench(options, model, context, 0, "-fa", flash)["prefill"]
+            decode = llama_bench(options, model, 0, LONG_ANSWER, "-d", context, "-fa", flash)["decode"]
+            for figure, found in ((f"prefill {context}", prefill), (f"decode after {context}", decode)):
+                figures[figure] = max(found, figures.get(figure, 0))
     return figures
 
 
