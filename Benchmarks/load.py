@@ -258,8 +258,8 @@ async def measure_open(options, rate):
     async def arrivals(numbers):
         tasks = []
         for number in numbers:
-            tasks.append(asyncio.create_task(arrive(number)))
             await asyncio.sleep(moments.expovariate(rate))
+            tasks.append(asyncio.create_task(arrive(number)))
         return tasks
 
     first = await arrivals(range(uncounted))
@@ -283,12 +283,20 @@ def table(rows):
     return "\n".join(lines)
 
 
+def rates(text):
+    """Numbers above 0, separated by commas."""
+    found = [float(part) for part in text.split(",")]
+    if any(not rate > 0 for rate in found):
+        raise ValueError
+    return found
+
+
 def parser():
     p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     p.add_argument("--url", default="http://127.0.0.1:8080", help="where the server listens; a trailing /v1 is accepted")
     p.add_argument("--clients", default="1,8,16", help="numbers of clients, one run each")
     p.add_argument("--requests", type=int, default=10, help="counted requests of each client")
-    p.add_argument("--rates", default="", help="requests a second, one run each, instead of a number of clients")
+    p.add_argument("--rates", default=[], type=rates, help="requests a second, one run each, instead of a number of clients")
     p.add_argument("--arrivals", type=int, default=60, help="requests of each run with --rates")
     p.add_argument("--max-tokens", type=int, default=64)
     p.add_argument("--prompt-words", type=int, default=60)
@@ -303,8 +311,10 @@ def parser():
 
 def main():
     options = parser().parse_args()
+    if options.arrivals < 2:
+        parser().error(f"--arrivals takes 2 and more, not {options.arrivals}")
     if options.rates:
-        rows = [asyncio.run(measure_open(options, float(rate))) for rate in options.rates.split(",")]
+        rows = [asyncio.run(measure_open(options, rate)) for rate in options.rates]
     else:
         rows = [asyncio.run(measure(options, int(clients))) for clients in options.clients.split(",")]
     print(json.dumps(rows, indent=1) if options.json else table(rows))

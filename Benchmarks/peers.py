@@ -334,11 +334,11 @@ def open_of(engine):
     def measured(options, model):
         ready, figures = {"graft": "/readyz"}.get(engine, "/health"), {}
         with server(serve_command(options, model, engine), ready, options.cache / f"{engine}-open.log") as url:
-            for number, rate in enumerate(options.rates.split(",")):
-                row = asked_by(load.measure_open, options, url, float(rate), arrivals=options.arrivals, seed=number)
+            for number, rate in enumerate(options.rates):
+                row = asked_by(load.measure_open, options, url, rate, arrivals=options.arrivals, seed=number)
                 figures |= {
-                    f"{rate}/s, first token p50, s": row["ttft_p50"], f"{rate}/s, first token p95, s": row["ttft_p95"], f"{rate}/s, gap p95, s": row["itl_p95"],
-                    f"{rate}/s, whole answer p95, s": row["answer_p95"],
+                    f"{rate:g}/s, first token p50, s": row["ttft_p50"], f"{rate:g}/s, first token p95, s": row["ttft_p95"], f"{rate:g}/s, gap p95, s": row["itl_p95"],
+                    f"{rate:g}/s, whole answer p95, s": row["answer_p95"],
                 }
         return figures
     return measured
@@ -460,7 +460,7 @@ def main():
     p.add_argument("--sequences", default="1,4,8,16,32", help="of the batch measurement")
     p.add_argument("--clients", default="1,8,16", help="of the load measurement")
     p.add_argument("--requests", type=int, default=10, help="of each client")
-    p.add_argument("--rates", default="1,2,4", help="of the open measurement, requests a second")
+    p.add_argument("--rates", type=load.rates, default="1,2,4", help="of the open measurement, requests a second")
     p.add_argument("--arrivals", type=int, default=60, help="requests for each of them")
     p.add_argument("--max-tokens", type=int, default=64, help="of each answer")
     p.add_argument("--prompt-words", type=int, default=60)
@@ -483,10 +483,13 @@ def main():
         if not options.graft.exists():
             print(f"{options.graft} is not there (`make build` makes it): only the peer is measured", file=sys.stderr)
             options.graft = None
+        if options.arrivals < 2:
+            p.error(f"--arrivals takes 2 and more, not {options.arrivals}")
         results = []
         for model in options.model:
             if not model.is_file():
                 raise Failed(f"{model} is not a file (`graft pull NAME` fetches the models of the catalogue)")
+        for model in options.model:
             for kind in kinds:
                 results.append({"model": model.name, "measurement": kind, "figures": measure(options, model, kind)})
     except Failed as failure:

@@ -2,17 +2,19 @@ extension Scheduler {
     /// Takes in whom the slots and the pool have room for: a sequence needs the blocks of what it comes with, and as many more must be left as there would then be
     /// sequences that still grow. So each of those has a block, that is `BlockPool.blockSize` tokens, before somebody has to be preempted: with no such room an
     /// admission would cost somebody his blocks in one of the next steps, mostly the newcomer itself, and its prompt would have been computed for nothing. Who
-    /// comes to an idle engine needs no room beside his own.
+    /// comes to an idle engine needs no room beside his own. Before somebody has to wait for room, those that are paused give up theirs, the last in order first.
     mutating func admit(_ plan: inout StepPlan) {
         while order.count < slots.count, let index = nextWaiting() {
             let next = waiting[index]
             let blocks = BlockPool.blocks(for: next.tokens.count)
-            let growing = order.count { slots[$0]!.mayGrow } + (BlockPool.blocks(for: next.finalCount) > blocks ? 1 : 0)
+            let growing = order.count { slots[$0]!.mayGrow && !slots[$0]!.isPaused } + (BlockPool.blocks(for: next.finalCount) > blocks ? 1 : 0)
             guard
                 let cached = pool.admit(next.tokens, seed: next.seed, totalBlocks: blocks, findable: next.findable, headRoom: order.isEmpty ? 0 : growing)
             else {
                 assert(!order.isEmpty, "\(next.id) does not fit an idle pool")
-                return
+                guard let idle = order.last(where: { slots[$0]!.isPaused }) else { return }
+                preempt(idle, &plan)
+                continue
             }
             var sequence = waiting.remove(at: index)
             let slot = slots.firstIndex { $0 == nil }!

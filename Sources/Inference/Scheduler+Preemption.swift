@@ -4,20 +4,20 @@
 ///
 /// **Who.** Of those that are paused, and so use their blocks for nothing, or else of all: the owner's whose sequences hold the most blocks, promised ones
 /// included, and of those the last one in order, in which one owner's go by priority. An owner that fills the cache thereby makes room for the others, not the
-/// others for it, however long it has been there. Drafts make nobody step back: they take what is left.
+/// others for it, however long it has been there. For those that wait only paused ones step back (`admit`). Drafts make nobody step back: they take what is left.
 ///
 /// **Why that ends.** The first in order that is not paused, the head, never steps back, so it gets its rows step by step and comes to its end: `check` has seen
 /// that it fits, alone if need be. The places in the order are those of first admissions. Preemption leaves a sequence its place, and owners trade places only
 /// among their own sequences, so ahead of a place there are ever fewer others, and one day its holder is the head. A sequence that waits is admitted again when
 /// its owner's turn comes, as the shares have it (what it computes anew is not charged to its owner), and from then on nobody overtakes it while it waits for its
-/// blocks. So no two can take the same blocks from each other for ever, and no priority can keep a stranger out.
+/// blocks. So no two can take the same blocks from each other for ever. An owner each of whose requests is more urgent than those before it hands its places
+/// on without end; then it is the shares alone that hold it back.
 extension Scheduler {
     /// Preempts until each sequence that decodes can have the block that its next token needs. Comes before any row of the step: who has rows keeps its blocks.
     mutating func makeRoom(_ plan: inout StepPlan) {
         while blocksNeeded > pool.unreserved {
             guard let victim = nextVictim() else { preconditionFailure("the cache is too small for the first sequence in order") }
-            plan.preemptions.append(slots[victim]!.id)
-            preempt(victim)
+            preempt(victim, &plan)
         }
     }
 
@@ -39,8 +39,9 @@ extension Scheduler {
         return best?.slot
     }
 
-    private mutating func preempt(_ slot: Int) {
+    mutating func preempt(_ slot: Int, _ plan: inout StepPlan) {
         var sequence = vacate(slot)
+        plan.preemptions.append(sequence.id)
         sequence.leaveCache()
         places[sequence.id] = .waiting
         waiting.insert(sequence, at: waiting.firstIndex { $0.arrival > sequence.arrival } ?? waiting.endIndex)

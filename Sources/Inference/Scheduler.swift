@@ -302,7 +302,7 @@ public struct Scheduler: Sendable {
         guard configuration.admissionOrder == .fairByOwner, shares.ownerCount > 1 else { return false }
         let owner = slots[slot]!.seed.owner
         let own = order.filter { slots[$0]!.seed.owner == owner }
-        return own.count < order.count && own.allSatisfy { slots[$0]!.isPrefilling }
+        return own.count < order.count && own.allSatisfy { slots[$0]!.isPrefilling && slots[$0]!.generatedCount == 0 }
     }
 
     var runningByOwner: [String: Int] {

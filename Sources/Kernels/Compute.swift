@@ -255,7 +255,7 @@ public struct Compute {
                 q: q.pointer, out: out.pointer, q_stride: q.stride, out_stride: out.stride, heads: Int32(q.width / cache.headDim), scale: scale,
                 window: Int64(window ?? 0))
             var items = runs.indices.reduce(0) { $0 + Int(graft_attention_items(&job, table.baseAddress! + $1)) }
-            if let partials, items < Compute.headsPerThread * pool.threadCount {
+            if let partials, pool.threadCount > 1, items < Compute.headsPerThread * pool.threadCount {
                 partials.share(UnsafeMutableBufferPointer(rebasing: table[0..<runs.count]), of: &job)
                 items = runs.indices.reduce(0) { $0 + Int(graft_attention_items(&job, table.baseAddress! + $1)) }
             }

@@ -55,10 +55,17 @@ struct PerplexityCommand: ParsableCommand {
         let loaded = try LoadedModel(settings)
         let longest = loaded.model.configuration.contextLength
         guard window <= longest else { throw CommandError("--window: found \(window), expected at most the \(longest) positions that \(loaded.name) was trained for") }
-        let ids = try loaded.tokenizer().encode(contents, addSpecial: true, parseSpecial: false)
-        guard ids.count >= window else { throw CommandError("\(TerminalText.oneLine(text)): found \(ids.count) tokens, expected at least one window of \(window)") }
+        let tokenizer = try loaded.tokenizer()
+        let ids = windows(of: tokenizer.encode(contents, addSpecial: false, parseSpecial: false), start: tokenizer.addsBOS ? tokenizer.bos : nil)
+        guard !ids.isEmpty else { throw CommandError("\(TerminalText.oneLine(text)): expected a text of at least one window of \(window) tokens") }
         let surprises = try precisions.map { try surprise(of: ids, loaded, exact: settings.exact, cache: $0) }
         report(loaded, exact: settings.exact, precisions, surprises)
+    }
+
+    /// Whole windows, one after another; each begins with the token that the model's texts begin with, if there is one.
+    private func windows(of text: [Int32], start: Int32?) -> [Int32] {
+        let own = start == nil ? window : window - 1
+        return stride(from: 0, through: text.count - own, by: own).flatMap { (start.map { [$0] } ?? []) + text[$0..<$0 + own] }
     }
 
     /// -ln p of each token that is foretold, in order.
@@ -70,7 +77,7 @@ struct PerplexityCommand: ParsableCommand {
             maximumLogitsRows: batch)
         let table = (0..<Int32(blocks)).map { $0 }
         var surprises: [Double] = []
-        for start in stride(from: 0, through: ids.count - window, by: window) {
+        for start in stride(from: 0, to: ids.count, by: window) {
             for first in stride(from: 0, to: window, by: pass.maximumRows) {
                 let rows = min(pass.maximumRows, window - first)
                 let kept = pass.run([ForwardSegment(tokens: Array(ids[start + first..<start + first + rows]), position: first, blocks: table, logits: .all)])

@@ -221,7 +221,7 @@ class Perplexity(unittest.TestCase):
         self.assertEqual(code, 1)
         self.assertIn("--window: found 10000, expected at most the 8192 positions", err)
         with tempfile.NamedTemporaryFile(suffix=".txt") as file:
-            self.assertIn("found 0 tokens, expected at least one window of 512", run("perplexity", file.name, "-m", MODEL)[2])
+            self.assertIn("expected a text of at least one window of 512 tokens", run("perplexity", file.name, "-m", MODEL)[2])
             file.write(b"\xff\xfe")
             file.flush()
             self.assertIn("found bytes that are not UTF-8", run("perplexity", file.name, "-m", MODEL)[2])

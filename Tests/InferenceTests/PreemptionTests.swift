@@ -163,6 +163,28 @@ extension Scheduler {
         #expect(try scheduler.stepToPreemption().preemptions == [ids[1]])
     }
 
+    @Test("whoever is paused makes room for those that wait, and goes on later with what it had")
+    func pausedMakeRoomForThoseThatWait() throws {
+        var small = scheduler(blocks: 8), ends: [SequenceID: GenerationUsage] = [:]
+        let slow = try small.submit(10, max: 60)
+        small.step(&ends)
+        let had = small.tokens(of: slow)!
+        small.setPaused(slow, true)
+        // Seven of the eight blocks are free, and it needs room to grow beside them.
+        let next = try small.submit(7 * 32 - 8, max: 20, bob)
+        let plan = small.step(&ends)
+        #expect(plan.preemptions == [slow])
+        #expect(plan.admissions.map(\.sequence) == [next])
+        for _ in 0..<100 where ends[next] == nil { small.step(&ends) }
+        #expect(ends[next]?.completionTokens == 20 && ends[slow] == nil)
+        small.setPaused(slow, false)
+        small.step(&ends)
+        #expect(small.tokens(of: slow)?.starts(with: had) == true)
+        for _ in 0..<200 where ends[slow] == nil { small.step(&ends) }
+        #expect(ends[slow]?.completionTokens == 60)
+        #expect(small.pool.inUseCount == 0 && small.pool.reserved == 0)
+    }
+
     @Test func cancelledWhileItWaitsToGoOn() throws {
         var scheduler = scheduler(blocks: 6)
         let first = try scheduler.submit(30, max: 150), second = try scheduler.submit(30, max: 150)
