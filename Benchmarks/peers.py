@@ -470,6 +470,7 @@ def main():
     p.add_argument("--build-only", action="store_true")
     options = p.parse_args()
     options.cache.mkdir(parents=True, exist_ok=True)
+    results, failed = [], False
     try:
         options.programs = options.peer_bin or build_peer(options.cache)
         if options.build_only:
@@ -485,7 +486,6 @@ def main():
             options.graft = None
         if options.arrivals < 2:
             p.error(f"--arrivals takes 2 and more, not {options.arrivals}")
-        results = []
         for model in options.model:
             if not model.is_file():
                 raise Failed(f"{model} is not a file (`graft pull NAME` fetches the models of the catalogue)")
@@ -494,7 +494,10 @@ def main():
                 results.append({"model": model.name, "measurement": kind, "figures": measure(options, model, kind)})
     except Failed as failure:
         print(f"peers.py: {failure}", file=sys.stderr)
-        return 1
+        if not results:
+            return 1
+        print("peers.py: what was measured before that:", file=sys.stderr)
+        failed = True
     settings = {name: getattr(options, name) for name in ("threads", "prefill", "decode", "contexts", "rounds", "clients", "requests", "rates", "arrivals", "max_tokens", "prompt_words", "sequences")}
     document = {"date": datetime.date.today().isoformat(), "machine": machine(), "peer": f"llama.cpp in {PACKAGE} {VERSION}", "settings": settings, "results": results}
     print(table(results))
@@ -502,7 +505,7 @@ def main():
         options.out.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     else:
         print(json.dumps(document, ensure_ascii=False))
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":
