@@ -39,6 +39,7 @@ extension Scheduler {
         return best?.slot
     }
 
+    /// Takes a running sequence's slot and blocks and puts it back into the queue.
     mutating func preempt(_ slot: Int, _ plan: inout StepPlan) {
         var sequence = vacate(slot)
         plan.preemptions.append(sequence.id)

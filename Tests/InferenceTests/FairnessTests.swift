@@ -20,8 +20,7 @@ extension Scheduler {
     /// Submits a prompt that shares no prefix with any other.
     fileprivate mutating func submit(_ count: Int, max: Int, _ owner: PrefixSeed) throws -> SequenceID {
         let id = SequenceID()
-        let first = Int32(id.rawValue % 100_000) * 10_000
-        try submit(ScheduledRequest(prompt: (0..<Int32(count)).map { first + $0 }, maxTokens: max, seed: owner), as: id)
+        try submit(ScheduledRequest(prompt: id.unsharedPrompt(count), maxTokens: max, seed: owner), as: id)
         return id
     }
 

@@ -59,3 +59,11 @@ struct FakeModel {
         return (history.count - segment.drafts.count...history.count).map { Self.next(history[..<$0], seed) }
     }
 }
+
+extension SequenceID {
+    /// A prompt that shares no prefix with another sequence's.
+    func unsharedPrompt(_ count: Int) -> [Int32] {
+        let first = Int32(rawValue % 100_000) * 10_000
+        return (0..<Int32(count)).map { first + $0 }
+    }
+}

@@ -17,8 +17,7 @@ extension Scheduler {
     /// Submits a prompt that shares no prefix with any other.
     fileprivate mutating func submit(_ count: Int, max: Int, priority: Int, _ owner: PrefixSeed = alice) throws -> SequenceID {
         let id = SequenceID()
-        let first = Int32(id.rawValue % 100_000) * 10_000
-        var request = ScheduledRequest(prompt: (0..<Int32(count)).map { first + $0 }, maxTokens: max, seed: owner)
+        var request = ScheduledRequest(prompt: id.unsharedPrompt(count), maxTokens: max, seed: owner)
         request.priority = priority
         try submit(request, as: id)
         return id

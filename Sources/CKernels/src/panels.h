@@ -58,27 +58,6 @@ ALWAYS_INLINE int panel_quant(const graft_panels *p, const uint8_t *panel, int r
     return k % 8 < 4 ? pair & 15 : pair >> 4;
 }
 
-// The blocks of keys that rows at `position` … `position + tokens` see, and how many spans they lie in.
-typedef struct {
-    int64_t first_block, last_block, count;
-} span_range;
-
-enum { SPAN_BLOCKS = GRAFT_ATTENTION_SPAN / GRAFT_KV_BLOCK };
-
-ALWAYS_INLINE span_range spans_of(const graft_attention *a, int64_t position, int64_t tokens) {
-    const int64_t oldest = a->window > 0 && position >= a->window ? position - a->window + 1 : 0;
-    span_range r = {.first_block = oldest / GRAFT_KV_BLOCK, .last_block = (position + tokens - 1) / GRAFT_KV_BLOCK};
-    r.count = r.last_block / SPAN_BLOCKS - r.first_block / SPAN_BLOCKS + 1;
-    return r;
-}
-
-// First and last block of the range's i-th span.
-ALWAYS_INLINE int64_t span_begin(const span_range *r, int64_t i) { return i == 0 ? r->first_block : (r->first_block / SPAN_BLOCKS + i) * SPAN_BLOCKS; }
-ALWAYS_INLINE int64_t span_end(const span_range *r, int64_t i) { return i == r->count - 1 ? r->last_block : (r->first_block / SPAN_BLOCKS + i + 1) * SPAN_BLOCKS - 1; }
-
-// Shared spans: of each head a line with the number of spans that are done, then of each head, span and row a line with m and l, and o.
-enum { PARTIAL_HEAD = 16 };
-
 // A turn of a loop that waits for another thread.
 ALWAYS_INLINE void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)

@@ -10,11 +10,7 @@ func readAdapterFiles(at path: String) throws -> [ExportedAdapter.File] {
     var status = stat()
     guard stat(path, &status) == 0 else { throw CommandError("\(path) is not there; expected a PEFT directory, a .gguf or a .tar file") }
     func file(_ path: String, _ name: String) throws -> ExportedAdapter.File {
-        do {
-            return ExportedAdapter.File(name: name, bytes: [UInt8](try Data(contentsOf: URL(filePath: path))))
-        } catch {
-            throw CommandError("\(path) cannot be read: \(String(cString: strerror(errno)))")
-        }
+        ExportedAdapter.File(name: name, bytes: try readUserFile(path, expected: "an adapter's file"))
     }
     guard status.st_mode & S_IFMT == S_IFDIR else { return [try file(path, path.split(separator: "/").last.map(String.init) ?? path)] }
     let names = [PEFTAdapter.configName, PEFTAdapter.weightsName]
