@@ -14,9 +14,11 @@ public struct Compute {
         self.pool = pool
     }
 
-    /// `grain` items at least go to a thread at once; below that the caller does them alone.
+    /// `smallest` items at least, and a multiple of them, go to a thread at once; below that the caller does them alone.
     private func run<Context: BitwiseCopyable>(_ job: graft_job, _ context: inout Context, count: Int, smallest: Int) {
-        graft_pool_run(pool.pool, job, &context, count, max(smallest, count / (4 * pool.threadCount)))
+        // Not so few that claiming them costs more than waiting for the last thread.
+        let share = count / (16 * pool.threadCount)
+        graft_pool_run(pool.pool, job, &context, count, max(share, smallest) / smallest * smallest)
     }
 
     /// Multiply-adds of 8-bit numbers that all threads together carry out in a second when nothing else is to be done: the best of several passes.
@@ -36,6 +38,9 @@ public struct Compute {
 
     /// With so many heads of keys for each thread, those of long and short sequences come out even, and sharing spans gains nothing.
     private static let headsPerThread = 16
+
+    /// Many rows pass over three panels at a time, so that six, that is three units, go to a thread at once: with fewer the register tile is not filled.
+    private static let manyRows = 24, unitsForManyRows = 3
 
     // MARK: matmul
 
@@ -101,7 +106,7 @@ public struct Compute {
         let units = Int(graft_matmul_units(&product.matmul))
         withLowRank(lowRank, rows: Int(product.matmul.tokens)) { lora in
             product.matmul.lora = lora
-            run(variant.table.pointee.matmul, &product.matmul, count: units, smallest: 1)
+            run(variant.table.pointee.matmul, &product.matmul, count: units, smallest: Int(product.matmul.tokens) < Compute.manyRows ? 1 : Compute.unitsForManyRows)
         }
         withExtendedLifetime(product) {}
     }
@@ -118,12 +123,13 @@ public struct Compute {
 
     // MARK: norms and gates
 
-    /// y = x / √(mean x² + ε) · weight for rows 0 ..< count; also as 8-bit rows if `quantized` is given.
+    /// y = x / √(mean x² + ε) · weight for rows 0 ..< count, as 8-bit rows if `quantized` is given, as floats if `y` is.
     /// - Parameter lowRank: adapters whose hidden rows are made of the 8-bit rows, here or, for a step of one row, in the product that follows.
     public func rmsNorm(
-        _ x: FloatRows, weight: FloatVector, epsilon: Float, count: Int, to y: FloatRows, quantized: QuantizedRows?, lowRank: LowRankStage? = nil
+        _ x: FloatRows, weight: FloatVector, epsilon: Float, count: Int, to y: FloatRows?, quantized: QuantizedRows?, lowRank: LowRankStage? = nil
     ) {
-        precondition(weight.count == x.width && y.width == x.width && count <= x.capacity && count <= y.capacity)
+        precondition(weight.count == x.width && count <= x.capacity && (y != nil || quantized != nil))
+        precondition(y == nil || (y!.width == x.width && count <= y!.capacity))
         norm(x, weight, epsilon, count, y, nil, quantized, lowRank)
     }
 
@@ -156,22 +162,39 @@ public struct Compute {
 
     public enum Gate: Sendable {
         case silu, geluTanh
+
+        fileprivate var kernel: Int32 { Int32((self == .silu ? GRAFT_SILU : GRAFT_GELU_TANH).rawValue) }
     }
 
-    /// gate = activation(gate) · up for rows 0 ..< count; also as 8-bit rows.
-    public func gate(_ gate: FloatRows, up: FloatRows, activation: Gate, count: Int, quantized: QuantizedRows?, lowRank: LowRankStage? = nil) {
+    /// activation(gate) · up for rows 0 ..< count: as 8-bit rows if `quantized` is given, and in the place of `gate` without it or if `keepsFloats`.
+    public func gate(
+        _ gate: FloatRows, up: FloatRows, activation: Gate, count: Int, quantized: QuantizedRows?, keepsFloats: Bool = true, lowRank: LowRankStage? = nil
+    ) {
         precondition(lowRank == nil || quantized != nil, "adapters read 8-bit rows")
         precondition(gate.width == up.width && count <= gate.capacity && count <= up.capacity)
         precondition(quantized == nil || (quantized!.width == gate.width && count <= quantized!.capacity))
         var job = graft_gated(
-            gate: gate.pointer, up: up.pointer, y: gate.pointer, quantised: quantized?.pointer, stride: gate.stride, y_stride: gate.stride,
+            gate: gate.pointer, up: up.pointer, y: quantized == nil || keepsFloats ? gate.pointer : nil, quantised: quantized?.pointer, stride: gate.stride, y_stride: gate.stride,
             quantised_stride: quantized?.layout.bytes ?? 0, width: Int64(gate.width),
-            activation: activation == .silu ? Int32(GRAFT_SILU.rawValue) : Int32(GRAFT_GELU_TANH.rawValue), lora: graft_lora())
+            activation: activation.kernel, lora: graft_lora())
         withLowRank(lowRank, rows: count) { lora in
             job.lora = lora
             run(variant.table.pointee.gated, &job, count: count, smallest: smallest(lowRank, of: count))
         }
         withExtendedLifetime((gate, up, quantized)) {}
+    }
+
+    /// activation(W_gate x) · (W_up x) for rows 0 ..< count, in 8 bits: as `multiply` and `gate` compute it, without their passes over memory.
+    public func multiplyGated(
+        _ x: QuantizedRows, gate: WeightMatrix, up: WeightMatrix, activation: Gate, count: Int, to y: QuantizedRows
+    ) {
+        precondition(gate.isQuantized && up.isQuantized && gate.columns == x.width && up.columns == x.width, "matrices of \(gate.columns) and \(up.columns) columns on rows of \(x.width)")
+        precondition(gate.rows == y.width && up.rows == y.width && count <= x.capacity && count <= y.capacity)
+        var job = graft_gated_matmul(
+            gate: gate.panels, up: up.panels, x: UnsafePointer(x.pointer), y: y.pointer, x_stride: x.layout.bytes, y_stride: y.layout.bytes, tokens: Int64(count),
+            activation: activation.kernel)
+        run(variant.table.pointee.gated_matmul, &job, count: y.width / Int(GRAFT_BLOCK), smallest: count < Compute.manyRows ? 1 : Compute.unitsForManyRows)
+        withExtendedLifetime((x, gate, up, y)) {}
     }
 
     // MARK: embedding and rotary tables
@@ -236,13 +259,20 @@ public struct Compute {
             self.position = position
             self.blocks = blocks
         }
+
+        /// Its last row alone.
+        public var last: AttentionRun { AttentionRun(row: row + count - 1, count: 1, position: position + count - 1, blocks: blocks) }
     }
 
     /// out = softmax(scale · q Kᵀ) V per head, causal, and limited to the last `window` keys if given.
-    /// - Parameter partials: lets threads share the keys of a long sequence, where otherwise each takes whole heads. Without influence on the result.
+    /// - Parameters:
+    ///   - partials: lets threads share the keys of a long sequence, where otherwise each takes whole heads. Without influence on the result.
+    ///   - quantized: the rows go there, in 8 bits, and not to `out`; for head sizes that are multiples of 32.
     public func attend(
-        q: FloatRows, runs: [AttentionRun], cache: KVCache, layer: Int, scale: Float, window: Int?, partials: AttentionPartials? = nil, to out: FloatRows
+        q: FloatRows, runs: [AttentionRun], cache: KVCache, layer: Int, scale: Float, window: Int?, partials: AttentionPartials? = nil, to out: FloatRows,
+        quantized: QuantizedRows? = nil
     ) {
+        precondition(quantized == nil || (cache.headDim % Int(GRAFT_BLOCK) == 0 && quantized!.width == out.width && out.capacity <= quantized!.capacity))
         precondition(q.width == out.width && q.width % cache.headDim == 0 && q.width / cache.headDim % cache.kvHeads == 0)
         precondition(q.width / cache.headDim / cache.kvHeads <= KVCache.maximumGroup, "more query heads on one key head than the kernel holds")
         precondition(runs.allSatisfy { $0.row >= 0 && $0.count > 0 && $0.row + $0.count <= min(q.capacity, out.capacity) && $0.position >= 0 })
@@ -252,7 +282,8 @@ public struct Compute {
             }
             var job = graft_attention(
                 layout: cache.layout, cache: cache.base(layer: layer), block_stride: cache.blockStride, runs: table.baseAddress, run_count: Int64(runs.count),
-                q: q.pointer, out: out.pointer, q_stride: q.stride, out_stride: out.stride, heads: Int32(q.width / cache.headDim), scale: scale,
+                q: q.pointer, out: out.pointer, quantised: quantized?.pointer, q_stride: q.stride, out_stride: out.stride,
+                quantised_stride: quantized?.layout.bytes ?? 0, heads: Int32(q.width / cache.headDim), scale: scale,
                 window: Int64(window ?? 0))
             var items = runs.indices.reduce(0) { $0 + Int(graft_attention_items(&job, table.baseAddress! + $1)) }
             if let partials, pool.threadCount > 1, items < Compute.headsPerThread * pool.threadCount {
@@ -260,7 +291,7 @@ public struct Compute {
                 items = runs.indices.reduce(0) { $0 + Int(graft_attention_items(&job, table.baseAddress! + $1)) }
             }
             run(variant.table.pointee.attention, &job, count: items, smallest: 1)
-            withExtendedLifetime((q, cache, out, partials)) {}
+            withExtendedLifetime((q, cache, out, quantized, partials)) {}
         }
     }
 }

@@ -154,6 +154,11 @@ public final class LowRankRows {
         spans.append(contentsOf: repeatElement(span, count: count))
     }
 
+    /// Goes on with these rows alone, in rising order: row i is now what row `rows[i]` was.
+    public func keep(_ rows: [Int]) {
+        spans = rows.map { spans[$0] }
+    }
+
     /// The kernels' view for one stage. Valid inside `body` only.
     func withStage<Result>(_ stage: Int, rows count: Int, _ body: (graft_lora) -> Result) -> Result {
         precondition(count <= spans.count && held.allSatisfy { stage < $0.stageCount }, "\(count) rows of \(spans.count), stage \(stage)")

@@ -34,8 +34,8 @@ public final class FloatRows {
 public final class QuantizedRows {
     public let capacity: Int
     public let width: Int
-    let pointer: UnsafeMutablePointer<UInt8>
-    let layout: graft_activation_layout
+    package let pointer: UnsafeMutablePointer<UInt8>
+    package let layout: graft_activation_layout
     private let region: MemoryRegion
 
     /// - Parameter width: a multiple of 32.

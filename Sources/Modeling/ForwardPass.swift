@@ -178,6 +178,7 @@ public final class ForwardPass {
             withUnsafeTemporaryAllocation(of: Int64.self, capacity: rowCount) { slots in
                 let tokens = UnsafeMutableBufferPointer(rebasing: ids[0..<rowCount]), positions = UnsafeMutableBufferPointer(rebasing: ids[rowCount...])
                 var row = 0
+                // In the order of the rows.
                 var wanted: [(segment: Int, row: Int)] = []
                 // One flat table of blocks: a run's pointer into it stays valid for the step.
                 var blockOffsets: [Int] = []
@@ -198,9 +199,11 @@ public final class ForwardPass {
                 }
                 blockTable.withUnsafeBufferPointer { table in
                     var first = 0
-                    var runs: [Compute.AttentionRun] = []
+                    var runs: [Compute.AttentionRun] = [], wantedRuns: [Compute.AttentionRun] = []
                     for (i, segment) in segments.enumerated() {
-                        runs.append(.init(row: first, count: segment.tokens.count, position: segment.position, blocks: table.baseAddress! + blockOffsets[i]))
+                        let run = Compute.AttentionRun(row: first, count: segment.tokens.count, position: segment.position, blocks: table.baseAddress! + blockOffsets[i])
+                        runs.append(run)
+                        if segment.logits != .none { wantedRuns.append(segment.logits == .all ? run : run.last) }
                         first += segment.tokens.count
                     }
                     compute.embed(UnsafeBufferPointer(tokens), table: model.embedding, scale: c.embeddingScale, to: x)
@@ -209,13 +212,21 @@ public final class ForwardPass {
                     if let localCos, let localSin {
                         compute.rotaryTable(positions: places, inverseFrequencies: model.localInverseFrequencies, cos: localCos, sin: localSin)
                     }
-                    for i in 0..<c.layerCount {
-                        attention(i, runs: runs, slots: UnsafeBufferPointer(slots), rows: rowCount, adapters)
-                        feedForward(i, rows: rowCount, adapters)
+                    let slots = UnsafeBufferPointer(slots)
+                    for i in 0..<c.layerCount - 1 {
+                        projectAttention(i, slots: slots, rows: rowCount, adapters)
+                        let quantizes = quantizesAttended(i, adapters)
+                        attend(i, runs, quantizes: quantizes)
+                        finishLayer(i, rows: rowCount, isAttendedQuantized: quantizes, adapters)
                     }
+                    // Of the last layer a row without logits leaves its keys and values, and no more.
+                    projectAttention(c.layerCount - 1, slots: slots, rows: rowCount, adapters)
+                    if wanted.isEmpty { return }
+                    attend(c.layerCount - 1, wantedRuns, quantizes: false)
+                    finishLayer(c.layerCount - 1, rows: wanted.count, isAttendedQuantized: false, keep(wanted.map(\.row), of: rowCount, adapters))
                 }
-                wanted.sort { ($0.segment, $0.row) < ($1.segment, $1.row) }
-                for (i, place) in wanted.enumerated() { selected[i].update(from: x[place.row], count: c.hiddenSize) }
+                let places = wanted.indices.sorted { (wanted[$0].segment, wanted[$0].row) < (wanted[$1].segment, wanted[$1].row) }
+                for (i, place) in places.enumerated() { selected[i].update(from: x[place], count: c.hiddenSize) }
                 compute.rmsNorm(selected, weight: model.outputNorm, epsilon: c.rmsEpsilon, count: wanted.count, to: selectedNormed, quantized: selectedQ)
                 selectedCount = wanted.count
                 return wanted.count
@@ -223,32 +234,74 @@ public final class ForwardPass {
         }
     }
 
-    private func attention(_ i: Int, runs: [Compute.AttentionRun], slots: UnsafeBufferPointer<Int64>, rows: Int, _ adapters: StepAdapters) {
+    /// Moves these rows, in rising order, of the residual stream and of attention's output to the front, and what they carry with them.
+    private func keep(_ kept: [Int], of rows: Int, _ adapters: StepAdapters) -> StepAdapters {
+        if kept.count == rows { return adapters }
+        for (i, row) in kept.enumerated() where i != row {
+            x[i].update(from: x[row], count: x.width)
+            attended[i].update(from: attended[row], count: attended.width)
+        }
+        var adapters = adapters
+        adapters.lowRank?.keep(kept)
+        adapters.deltaRuns = adapters.deltaRuns.compactMap { run in
+            guard let first = kept.firstIndex(where: { $0 >= run.first }) else { return nil }
+            let count = kept[first...].prefix { $0 < run.first + run.count }.count
+            return count == 0 ? nil : DeltaRun(first: first, count: count, adapters: run.adapters)
+        }
+        return adapters
+    }
+
+    /// q, k and v of the rows; k and v go into the cache.
+    private func projectAttention(_ i: Int, slots: UnsafeBufferPointer<Int64>, rows: Int, _ adapters: StepAdapters) {
         let c = model.configuration, layer = model.layers[i]
         let window = c.window(layer: i)
         // A width without 8-bit rows has no 8-bit adapters either.
         let input = hiddenQ == nil ? nil : adapters.stage(.attentionInput, layer: i)
-        compute.rmsNorm(x, weight: layer.attentionNorm, epsilon: c.rmsEpsilon, count: rows, to: normed, quantized: hiddenQ, lowRank: input)
+        let floats = needsFloats(beside: hiddenQ, layer.q, layer.k, layer.v, adapters: adapters) ? normed : nil
+        compute.rmsNorm(x, weight: layer.attentionNorm, epsilon: c.rmsEpsilon, count: rows, to: floats, quantized: hiddenQ, lowRank: input)
         project([(layer.q, layer.qBias, q), (layer.k, layer.kBias, k), (layer.v, layer.vBias, v)], from: normed, hiddenQ, rows: rows, lowRank: input)
         addDeltas(adapters.deltaRuns, i, [(.q, q), (.k, k), (.v, v)], from: normed)
         compute.rotateAndStore(
             q: q, k: k, v: v, slots: slots, cache: cache, layer: i, style: c.rotaryStyle, cos: window == nil ? cos : localCos!,
             sin: window == nil ? sin : localSin!, qNorm: layer.qNorm, kNorm: layer.kNorm, epsilon: c.rmsEpsilon)
-        compute.attend(q: q, runs: runs, cache: cache, layer: i, scale: c.attentionScale, window: window, partials: attentionPartials, to: attended)
-        let output = attendedQ == nil ? nil : adapters.stage(.attentionOutput, layer: i)
-        if let attendedQ { compute.quantize(attended, count: rows, to: attendedQ, lowRank: output) }
-        addBranch(layer.o, layer.oBias, .o, from: attended, attendedQ, i, rows, adapters, output, postNorm: layer.postAttentionNorm)
     }
 
-    private func feedForward(_ i: Int, rows: Int, _ adapters: StepAdapters) {
+    private func attend(_ i: Int, _ runs: [Compute.AttentionRun], quantizes: Bool) {
+        let c = model.configuration
+        compute.attend(
+            q: q, runs: runs, cache: cache, layer: i, scale: c.attentionScale, window: c.window(layer: i), partials: attentionPartials, to: attended,
+            quantized: quantizes ? attendedQ : nil)
+    }
+
+    /// Whether attention's output can leave its kernel in 8 bits: nobody reads the floats, and no adapter's hidden rows are to be made along with it.
+    private func quantizesAttended(_ i: Int, _ adapters: StepAdapters) -> Bool {
+        model.configuration.headDim % 32 == 0 && adapters.lowRank == nil && !needsFloats(beside: attendedQ, model.layers[i].o, adapters: adapters)
+    }
+
+    /// Whether anything reads the float rows of a product's input.
+    private func needsFloats(beside quantized: QuantizedRows?, _ weights: WeightMatrix..., adapters: StepAdapters) -> Bool {
+        quantized == nil || !adapters.deltaRuns.isEmpty || !weights.allSatisfy(\.isQuantized)
+    }
+
+    /// What follows attention: its output's projection, then the feed-forward branch.
+    private func finishLayer(_ i: Int, rows: Int, isAttendedQuantized: Bool, _ adapters: StepAdapters) {
         let c = model.configuration, layer = model.layers[i]
+        let output = attendedQ == nil ? nil : adapters.stage(.attentionOutput, layer: i)
+        if let attendedQ, !isAttendedQuantized { compute.quantize(attended, count: rows, to: attendedQ, lowRank: output) }
+        addBranch(layer.o, layer.oBias, .o, from: attended, attendedQ, i, rows, adapters, output, postNorm: layer.postAttentionNorm)
         let input = hiddenQ == nil ? nil : adapters.stage(.feedForwardInput, layer: i)
-        compute.rmsNorm(x, weight: layer.feedForwardNorm, epsilon: c.rmsEpsilon, count: rows, to: normed, quantized: hiddenQ, lowRank: input)
-        project([(layer.gate, nil, gate), (layer.up, nil, up)], from: normed, hiddenQ, rows: rows, lowRank: input)
-        addDeltas(adapters.deltaRuns, i, [(.gate, gate), (.up, up)], from: normed)
-        let output = gateQ == nil ? nil : adapters.stage(.feedForwardOutput, layer: i)
-        compute.gate(gate, up: up, activation: c.gate, count: rows, quantized: gateQ, lowRank: output)
-        addBranch(layer.down, nil, .down, from: gate, gateQ, i, rows, adapters, output, postNorm: layer.postFeedForwardNorm)
+        let floats = needsFloats(beside: hiddenQ, layer.gate, layer.up, adapters: adapters) ? normed : nil
+        compute.rmsNorm(x, weight: layer.feedForwardNorm, epsilon: c.rmsEpsilon, count: rows, to: floats, quantized: hiddenQ, lowRank: input)
+        let keepsFloats = needsFloats(beside: gateQ, layer.down, adapters: adapters)
+        let gated = gateQ == nil ? nil : adapters.stage(.feedForwardOutput, layer: i)
+        if let hiddenQ, let gateQ, floats == nil, !keepsFloats, adapters.lowRank == nil {
+            compute.multiplyGated(hiddenQ, gate: layer.gate, up: layer.up, activation: c.gate, count: rows, to: gateQ)
+        } else {
+            project([(layer.gate, nil, gate), (layer.up, nil, up)], from: normed, hiddenQ, rows: rows, lowRank: input)
+            addDeltas(adapters.deltaRuns, i, [(.gate, gate), (.up, up)], from: normed)
+            compute.gate(gate, up: up, activation: c.gate, count: rows, quantized: gateQ, keepsFloats: keepsFloats, lowRank: gated)
+        }
+        addBranch(layer.down, nil, .down, from: gate, gateQ, i, rows, adapters, gated, postNorm: layer.postFeedForwardNorm)
     }
 
     /// x += W input + deltas, with gemma's norm in between where there is one.

@@ -79,7 +79,7 @@ struct RowKernelTests {
         AttentionCase(heads: 4, kvHeads: 1, headDim: 256, window: 40, precision: .float16, style: .halves, normed: true),
         AttentionCase(heads: 4, kvHeads: 4, headDim: 16, window: 7, precision: .float32, style: .halves, normed: true),
         AttentionCase(heads: 6, kvHeads: 2, headDim: 128, window: nil, precision: .int8, style: .halves, normed: false),
-        AttentionCase(heads: 32, kvHeads: 1, headDim: 32, window: nil, precision: .float32, style: .halves, normed: false),
+        AttentionCase(heads: 48, kvHeads: 1, headDim: 32, window: nil, precision: .float32, style: .halves, normed: false),
         AttentionCase(heads: 2, kvHeads: 2, headDim: 80, window: nil, precision: .float32, style: .interleaved, normed: false),
     ]
 
@@ -106,10 +106,15 @@ struct RowKernelTests {
                     q: q, k: k, v: v, slots: $0, cache: cache, layer: 1, style: c.style, cos: cos, sin: sin, qNorm: c.normed ? norm : nil,
                     kNorm: c.normed ? norm : nil, epsilon: 1e-6)
             }
-            blocks.withUnsafeBufferPointer { table in
+            try blocks.withUnsafeBufferPointer { table in
                 // In three runs: how a prompt is cut must not matter, and the reference below knows nothing of it.
                 let runs = [(0, 33), (33, 1), (34, count - 34)].map { Compute.AttentionRun(row: $0.0, count: $0.1, position: $0.0, blocks: table.baseAddress!) }
                 compute.attend(q: q, runs: runs, cache: cache, layer: 1, scale: scale, window: c.window, to: out)
+                guard c.headDim % 32 == 0 else { return }
+                let direct = try QuantizedRows(capacity: count, width: q.width), untouched = try FloatRows(capacity: count, width: q.width)
+                compute.attend(q: q, runs: runs, cache: cache, layer: 1, scale: scale, window: c.window, to: untouched, quantized: direct)
+                #expect(RowKernelTests.bytes(direct, count).map(\.bitPattern) == RowKernelTests.bytes(try RowKernelTests.quantized(out, count, compute), count).map(\.bitPattern))
+                #expect(RowKernelTests.values(untouched, count).allSatisfy { $0 == 0 })
             }
             return RowKernelTests.values(out, count)
         }
@@ -142,6 +147,103 @@ struct RowKernelTests {
                     #expect(abs(Double(found[p * q0.width + h * c.headDim + i]) - expected) < tolerance, "position \(p), head \(h)")
                 }
             }
+        }
+    }
+
+    static func bytes(_ rows: QuantizedRows, _ count: Int) -> [Float] {
+        // As the bits of floats, so that they can be compared like other results; a row's bytes are a multiple of 64.
+        let words = count * Int(rows.layout.bytes) / 4
+        return rows.pointer.withMemoryRebound(to: UInt32.self, capacity: words) { words_ in (0..<words).map { Float(bitPattern: words_[$0]) } }
+    }
+
+    static func quantized(_ rows: FloatRows, _ count: Int, _ compute: Compute) throws -> QuantizedRows {
+        let quantized = try QuantizedRows(capacity: count, width: rows.width)
+        compute.quantize(rows, count: count, to: quantized)
+        return quantized
+    }
+
+    /// A row in 8 bits is what its definition says, whatever lies beside its blocks: zeros, numbers at the edges, one large one.
+    @Test(arguments: [32, 64, 96, 128, 160, 576])
+    func quantization(width: Int) throws {
+        var random = SplitMix(state: 3)
+        let x = try RowKernelTests.rows(7, width, &random)
+        for i in 0..<32 { x[1][i] = 0 }
+        x[2][width - 1] = 1e6
+        x[3][5] = -300
+        _ = try RowKernelTests.agreed { compute in
+            let rows = try RowKernelTests.quantized(x, 7, compute)
+            for r in 0..<7 {
+                let row = UnsafeRawPointer(rows.pointer + r * Int(rows.layout.bytes))
+                for block in 0..<width / 32 {
+                    let values = (0..<32).map { x[r][32 * block + $0] }, largest = values.map(abs).max()!
+                    let scale = row.load(fromByteOffset: Int(rows.layout.d) + 4 * block, as: Float.self)
+                    #expect(scale == largest / 127)
+                    let q = (0..<32).map { Int(row.load(fromByteOffset: 32 * block + $0, as: Int8.self)) }
+                    for (value, q) in zip(values, q) { #expect(abs(value - scale * Float(q)) <= 0.5001 * scale, "row \(r), block \(block)") }
+                    let sums = [q[..<16].reduce(0, +), q[16...].reduce(0, +)]
+                    for h in 0..<2 {
+                        #expect(row.load(fromByteOffset: Int(rows.layout.s16) + 8 * block + 4 * h, as: Int32.self) == Int32(sums[h]))
+                        #expect(row.load(fromByteOffset: Int(rows.layout.ds16) + 8 * block + 4 * h, as: Float.self) == scale * Float(sums[h]))
+                    }
+                    #expect(row.load(fromByteOffset: Int(rows.layout.s32) + 4 * block, as: Int32.self) == Int32(sums[0] + sums[1]))
+                    #expect(row.load(fromByteOffset: Int(rows.layout.ds32) + 4 * block, as: Float.self) == scale * Float(sums[0] + sums[1]))
+                }
+            }
+            return RowKernelTests.bytes(rows, 7)
+        }
+    }
+
+    /// Norms and gates that leave in 8 bits give the bits of those that leave as floats and are quantised.
+    @Test(arguments: [96, 128, 224, 576])
+    func rowsThatLeaveInEightBits(width: Int) throws {
+        var random = SplitMix(state: 4)
+        let x = try RowKernelTests.rows(9, width, &random), up = try RowKernelTests.rows(9, width, &random)
+        let weight = FloatVector((0..<width).map { _ in Float.random(in: -1...1, using: &random) })
+        _ = try RowKernelTests.agreed { compute in
+            let floats = try FloatRows(capacity: 9, width: width), beside = try FloatRows(capacity: 9, width: width)
+            let direct = try QuantizedRows(capacity: 9, width: width), also = try QuantizedRows(capacity: 9, width: width)
+            compute.rmsNorm(x, weight: weight, epsilon: 1e-5, count: 9, to: floats, quantized: nil)
+            compute.rmsNorm(x, weight: weight, epsilon: 1e-5, count: 9, to: nil, quantized: direct)
+            compute.rmsNorm(x, weight: weight, epsilon: 1e-5, count: 9, to: beside, quantized: also)
+            let normed = RowKernelTests.bytes(try RowKernelTests.quantized(floats, 9, compute), 9).map(\.bitPattern)
+            #expect(RowKernelTests.bytes(direct, 9).map(\.bitPattern) == normed && RowKernelTests.bytes(also, 9).map(\.bitPattern) == normed)
+            #expect(RowKernelTests.values(beside, 9) == RowKernelTests.values(floats, 9))
+            for activation in [Compute.Gate.silu, .geluTanh] {
+                floats.pointer.update(from: x.pointer, count: 9 * width)
+                compute.gate(floats, up: up, activation: activation, count: 9, quantized: nil)
+                beside.pointer.update(from: x.pointer, count: 9 * width)
+                compute.gate(beside, up: up, activation: activation, count: 9, quantized: direct, keepsFloats: false)
+                #expect(RowKernelTests.bytes(direct, 9).map(\.bitPattern) == RowKernelTests.bytes(try RowKernelTests.quantized(floats, 9, compute), 9).map(\.bitPattern))
+                #expect(RowKernelTests.values(beside, 9) == RowKernelTests.values(x, 9), "floats were written that nobody wanted")
+            }
+            return RowKernelTests.bytes(direct, 9)
+        }
+    }
+
+    /// The gated product in one job gives the bits of the two products and their gate, for any number of rows.
+    @Test(arguments: [GGMLType.q4_1, .q5_0, .q6_K, .q8_0], [1, 5, 23, 24, 131, 300])
+    func gatedProducts(type: GGMLType, count: Int) throws {
+        let columns = 256, width = 352
+        var random = SplitMix(state: 5)
+        let pool = try ComputePool(threads: 1)
+        let gate = try PanelTests.RandomMatrix(type, rows: width, columns: columns, seed: 6).packed(pool), up = try PanelTests.RandomMatrix(type, rows: width, columns: columns, seed: 7).packed(pool)
+        let x = try RowKernelTests.rows(count, columns, &random)
+        _ = try RowKernelTests.agreed { compute in
+            let rows = try RowKernelTests.quantized(x, count, compute)
+            let g = try FloatRows(capacity: count, width: width), u = try FloatRows(capacity: count, width: width)
+            var product = Compute.Product(rows, count: count)
+            product.add(gate, to: g)
+            product.add(up, to: u)
+            compute.multiply(product)
+            let found = try QuantizedRows(capacity: count, width: width)
+            for activation in [Compute.Gate.geluTanh, .silu] {
+                let gated = try FloatRows(capacity: count, width: width)
+                gated.pointer.update(from: g.pointer, count: count * width)
+                compute.gate(gated, up: u, activation: activation, count: count, quantized: nil)
+                compute.multiplyGated(rows, gate: gate, up: up, activation: activation, count: count, to: found)
+                #expect(RowKernelTests.bytes(found, count).map(\.bitPattern) == RowKernelTests.bytes(try RowKernelTests.quantized(gated, count, compute), count).map(\.bitPattern))
+            }
+            return RowKernelTests.bytes(found, count)
         }
     }
 

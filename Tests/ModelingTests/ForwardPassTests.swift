@@ -71,6 +71,24 @@ struct ForwardPassTests {
         }
     }
 
+    /// Rows without logits leave the last layer early: that changes nothing for those beside them, nor for what follows on their keys and values.
+    @Test(arguments: architectures, [Numerics.fast, .exact])
+    func rowsWithoutLogitsLeaveTheOthersAlone(name: String, numerics: Numerics) throws {
+        let fixture = try Fixture(name, numerics: numerics)
+        let vocabulary = fixture.model.configuration.vocabularySize
+        let prompts = (0..<4).map { ForwardPassTests.prompt(UInt64(30 + $0), 30 + 5 * $0, vocabulary) }
+        func segment(_ i: Int, _ wanted: LogitsWanted, at block: Int32) -> ForwardSegment {
+            ForwardSegment(tokens: prompts[i], position: 0, blocks: [block, block + 1], logits: wanted)
+        }
+        let all = (0..<4).map { fixture.run([segment($0, .all, at: Int32(2 * $0))]) }
+        let mixed = fixture.run([segment(0, .none, at: 10), segment(1, .all, at: 12), segment(2, .last, at: 14), segment(3, .none, at: 16)])
+        #expect(mixed == all[1] + [all[2].last!])
+        #expect(fixture.run([segment(0, .none, at: 20), segment(3, .none, at: 22)]).isEmpty)
+        // The keys and values of a prompt that wanted nothing.
+        let next = ForwardSegment(tokens: [3], position: 45, blocks: [22, 23], logits: .last), other = ForwardSegment(tokens: [3], position: 45, blocks: [6, 7], logits: .last)
+        #expect(fixture.run([next]) == fixture.run([other]))
+    }
+
     @Test(arguments: architectures)
     func everyInstructionSetGivesEqualLogits(name: String) throws {
         var results: [[[UInt32]]] = []
@@ -123,6 +141,11 @@ struct ForwardPassTests {
         ])
         #expect(mixed[0] == base && mixed[2] == base)
         #expect(mixed[1] == alone)
+        // Of three rows that carry the adapter in different ways only the second keeps its place in the last layer.
+        var silent = segment([12, 13], AdapterSet([(adapter, 0.25), (adapter, 0.25)])), plain = segment([14, 15], .none)
+        silent.logits = .none
+        plain.logits = .none
+        #expect(fixture.run([silent, plain, segment([16, 17], AdapterSet([(adapter, 0.5)]))]) == [alone])
         #expect(alone != base)
         // Two halves of an adapter are the adapter, within rounding.
         let halves = zip(mixed[3], alone).map { abs(Float(bitPattern: $0) - Float(bitPattern: $1)) }.max()!

@@ -45,7 +45,7 @@ struct ModelConfigurationTests {
         func heads(_ count: UInt32) -> [(String, GGUFValue)] {
             [("llama.attention.head_count", .uint32(count)), ("llama.attention.head_count_kv", .uint32(1)), ("llama.attention.key_length", .uint32(16))]
         }
-        #expect(try ModelConfigurationTests.configuration(heads(32)).headCount == KVCache.maximumGroup)
-        #expect { try ModelConfigurationTests.configuration(heads(33)) } throws: { "\($0)".contains("at most 32") }
+        #expect(try ModelConfigurationTests.configuration(heads(48)).headCount == KVCache.maximumGroup)
+        #expect { try ModelConfigurationTests.configuration(heads(49)) } throws: { "\($0)".contains("at most 48") }
     }
 }

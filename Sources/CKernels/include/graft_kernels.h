@@ -173,6 +173,16 @@ typedef struct {
 // The work is split into units of two panels: unit u of the whole lies in the part that its index falls into.
 int64_t graft_matmul_units(const graft_matmul *m);
 
+// activation(W_gate x) · (W_up x) of 8-bit rows, in 8 bits: what lies between goes no further than a thread's cache. Both matrices have the same shape,
+// quantised kinds and a multiple of 32 rows. Per row the operations are those of the two products and graft_gated.
+typedef struct {
+    graft_panels gate, up;
+    const uint8_t *x;
+    uint8_t *y;
+    int64_t x_stride, y_stride, tokens;
+    int32_t activation;
+} graft_gated_matmul;
+
 // ------------------------------------------------------------------------------------------------------------- attention
 
 enum { GRAFT_KV_BLOCK = 32, GRAFT_KEY_GROUP = 16 };
@@ -212,14 +222,15 @@ typedef struct {
     int64_t run_count;
     const float *q;         // [rows][q_stride]
     float *out;             // [rows][out_stride]
-    int64_t q_stride, out_stride;
+    uint8_t *quantised;     // NULL, or where the rows go instead, in 8 bits; head_dim is a multiple of 32 then
+    int64_t q_stride, out_stride, quantised_stride;
     int32_t heads;
     float scale;
     int64_t window;
 } graft_attention;
 
 // The most query rows (tokens × heads of a group) that one work item holds on its stack.
-enum { GRAFT_ATTENTION_ROWS = 32, GRAFT_MAX_HEAD_DIM = 256 };
+enum { GRAFT_ATTENTION_ROWS = 48, GRAFT_MAX_HEAD_DIM = 256 };
 
 // A run is handed out in tiles of this many tokens (no influence on results).
 int64_t graft_attention_tile_tokens(const graft_attention *a);
@@ -316,6 +327,7 @@ typedef struct {
 typedef struct {
     const char *name;         // avx512, avx2vnni, avx2, generic
     graft_job matmul;         // graft_matmul, items are units
+    graft_job gated_matmul;   // graft_gated_matmul, items are blocks of 32 rows of the matrices
     graft_job attention;      // graft_attention, items are tiles × kv heads × spans (tile major), as graft_attention_items counts them
     graft_job rope_write;     // graft_rope_write, items are rows
     graft_job gated;          // graft_gated, items are rows
@@ -347,7 +359,8 @@ void graft_pool_destroy(graft_pool *pool);
 int graft_pool_threads(const graft_pool *pool);
 // Processors that this process may use: an affinity mask may hide some.
 int graft_processor_count(void);
-// Runs job over items 0 … count in chunks of `grain`, claimed by whichever thread is free; returns when all are done.
+// Runs job over items 0 … count in chunks that are multiples of `grain` (but for the last one) and grow smaller towards the end, claimed by whichever thread is
+// free; returns when all are done.
 // One caller at a time.
 void graft_pool_run(graft_pool *pool, graft_job job, void *context, size_t count, size_t grain);
 

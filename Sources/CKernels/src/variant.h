@@ -362,26 +362,58 @@ ALWAYS_INLINE v16i rounded16(v16f x) {
     return q - bits;
 }
 
+// `count` blocks of a row from `block` on, at most four, each two vectors: their largest, sums and scales are found side by side.
+ALWAYS_INLINE void quantize_blocks(const int count, const v16f *x, const graft_activation_layout *a, int64_t block, uint8_t *row) {
+    v16f most[4];
+    for (int i = 0; i < 4; i++) most[i] = max16(__builtin_elementwise_abs(x[i < count ? 2 * i : 0]), __builtin_elementwise_abs(x[i < count ? 2 * i + 1 : 1]));
+    // Four lanes for each block.
+    const v16f largest = max_of_four(most[0], most[1], most[2], most[3]), scale = largest / splat(127.0f);
+    const v16f inverse = (v16f)((v16i)(splat(127.0f) / largest) & (largest > splat(0)));
+    const v16f inverses[4] = {QUARTER(inverse, 0), QUARTER(inverse, 1), QUARTER(inverse, 2), QUARTER(inverse, 3)};
+    v16i q[4][2] = {};
+    for (int i = 0; i < count; i++)
+        for (int h = 0; h < 2; h++) {
+            q[i][h] = rounded16(x[2 * i + h] * inverses[i]);
+            const v16b bytes = __builtin_convertvector(q[i][h], v16b);
+            memcpy(row + 32 * (block + i) + 16 * h, &bytes, sizeof bytes);
+        }
+    const v16i low = integer_sum_of_four(q[0][0], q[1][0], q[2][0], q[3][0]), high = integer_sum_of_four(q[0][1], q[1][1], q[2][1], q[3][1]);
+    const v8i s16 = __builtin_shufflevector(low, high, 0, 16, 4, 20, 8, 24, 12, 28);
+    const v4i s32 = __builtin_shufflevector(low + high, low, 0, 4, 8, 12);
+    const v4f d = __builtin_shufflevector(scale, scale, 0, 4, 8, 12);
+    const v4f ds32 = d * __builtin_convertvector(s32, v4f);
+    const v8f ds16 = __builtin_shufflevector(d, d, 0, 0, 1, 1, 2, 2, 3, 3) * __builtin_convertvector(s16, v8f);
+    memcpy(row + a->d + 4 * block, &d, (size_t)count * 4);
+    memcpy(row + a->ds32 + 4 * block, &ds32, (size_t)count * 4);
+    memcpy(row + a->s32 + 4 * block, &s32, (size_t)count * 4);
+    memcpy(row + a->ds16 + 8 * block, &ds16, (size_t)count * 8);
+    memcpy(row + a->s16 + 8 * block, &s16, (size_t)count * 8);
+}
+
+// The blocks of `columns` columns, a multiple of 32, from column `begin` of a row on. `next(i)` are the 16 values from the i-th of them on.
+#define QUANTIZE_COLUMNS(begin, columns, layout, row, next)                                           \
+    do {                                                                                              \
+        const int64_t first_ = (begin) / 32, end_ = (columns);                                        \
+        int64_t i_ = 0;                                                                               \
+        v16f values_[8];                                                                              \
+        for (; i_ + 128 <= end_; i_ += 128) {                                                         \
+            for (int v_ = 0; v_ < 8; v_++) values_[v_] = next(i_ + 16 * v_);                          \
+            quantize_blocks(4, values_, layout, first_ + i_ / 32, row);                               \
+        }                                                                                             \
+        for (int64_t v_ = 0; v_ < (end_ - i_) / 16; v_++) values_[v_] = next(i_ + 16 * v_);           \
+        switch ((end_ - i_) / 32) {                                                                   \
+        case 3: quantize_blocks(3, values_, layout, first_ + i_ / 32, row); break;                    \
+        case 2: quantize_blocks(2, values_, layout, first_ + i_ / 32, row); break;                    \
+        case 1: quantize_blocks(1, values_, layout, first_ + i_ / 32, row); break;                    \
+        default: break;                                                                               \
+        }                                                                                             \
+    } while (0)
+
 static void NAME(quantize_row)(const float *x, int64_t cols, uint8_t *row) {
     const graft_activation_layout a = graft_activation_layout_for(cols);
-    float *d = (float *)(row + a.d), *ds32 = (float *)(row + a.ds32), *ds16 = (float *)(row + a.ds16);
-    int32_t *s32 = (int32_t *)(row + a.s32), *s16 = (int32_t *)(row + a.s16);
-    for (int64_t b = 0; b < cols / 32; b++) {
-        v16f half[2] = {load16(x + 32 * b), load16(x + 32 * b + 16)};
-        const float largest = max_lanes(max16(__builtin_elementwise_abs(half[0]), __builtin_elementwise_abs(half[1])));
-        const float scale = largest / 127.0f, inverse = largest > 0 ? 127.0f / largest : 0;
-        d[b] = scale;
-        for (int h = 0; h < 2; h++) {
-            const v16i q = rounded16(half[h] * splat(inverse));
-            v16b bytes = __builtin_convertvector(q, v16b);
-            memcpy(row + 32 * b + 16 * h, &bytes, sizeof bytes);
-            const int32_t sum = __builtin_reduce_add(q);
-            s16[2 * b + h] = sum;
-            ds16[2 * b + h] = scale * (float)sum;
-        }
-        s32[b] = s16[2 * b] + s16[2 * b + 1];
-        ds32[b] = scale * (float)s32[b];
-    }
+#define NEXT(i) load16(x + (i))
+    QUANTIZE_COLUMNS(0, cols, &a, row, NEXT);
+#undef NEXT
 }
 
 enum { LORA_ROWS = 2 * TILE_TOKENS };
@@ -539,49 +571,98 @@ ALWAYS_INLINE void scale_row(const float *x, float factor, const float *weight, 
     for (; i < n; i++) y[i] = x[i] * factor * weight[i];
 }
 
+ALWAYS_INLINE v16f store_through(float *to, v16f v) {
+    if (to) store16(to, v);
+    return v;
+}
+
 static void NAME(norm)(void *context, size_t begin, size_t end, int thread) {
     (void)thread;
     const graft_norm *a = context;
     if (a->lora.rows) prefetch_hidden(&a->lora, (int64_t)begin);
+    const graft_activation_layout layout = graft_activation_layout_for(a->width);
     for (int64_t r = (int64_t)begin; r < (int64_t)end; r++) {
-        const float *x = (const float *)((const uint8_t *)a->x + r * a->x_stride);
+        const float *x = (const float *)((const uint8_t *)a->x + r * a->x_stride), *weight = a->weight;
         float *y = a->y ? (float *)((uint8_t *)a->y + r * a->y_stride) : NULL;
-        const float *result = x;
-        if (a->weight) {
-            const float factor = 1.0f / sqrtf(mean_of_squares(x, a->width) + a->eps);
-            scale_row(x, factor, a->weight, a->width, y);
-            result = y;
+        uint8_t *quantised = a->quantised ? a->quantised + r * a->quantised_stride : NULL;
+        if (!weight) {
+            NAME(quantize_row)(x, a->width, quantised);
+            continue;
         }
+        const float factor = 1.0f / sqrtf(mean_of_squares(x, a->width) + a->eps);
+        if (quantised) {
+#define NEXT(i) store_through(y ? y + (i) : NULL, load16(x + (i)) * splat(factor) * load16(weight + (i)))
+            QUANTIZE_COLUMNS(0, a->width, &layout, quantised, NEXT);
+#undef NEXT
+            continue;
+        }
+        scale_row(x, factor, weight, a->width, y);
         if (a->residual) {
             float *to = (float *)((uint8_t *)a->residual + r * a->residual_stride);
-            for (int64_t i = 0; i < a->width; i++) to[i] = to[i] + result[i];
+            for (int64_t i = 0; i < a->width; i++) to[i] = to[i] + y[i];
         }
-        if (a->quantised) NAME(quantize_row)(result, a->width, a->quantised + r * a->quantised_stride);
     }
     if (a->lora.rows) NAME(add_hidden)(&a->lora, (int64_t)begin, (int64_t)end, a->quantised, a->quantised_stride);
+}
+
+// activation(gate) · up over `width` columns: as floats unless y is NULL; in 8 bits, from column `column` of the row on, unless `quantised` is.
+ALWAYS_INLINE void gate_row(const int activation, const float *gate, const float *up, int64_t width, float *y, const graft_activation_layout *layout,
+                            int64_t column, uint8_t *quantised) {
+#define NEXT(i) store_through(y ? y + (i) : NULL, activate(activation, load16(gate + (i))) * load16(up + (i)))
+    if (quantised) {
+        QUANTIZE_COLUMNS(column, width, layout, quantised, NEXT);
+        return;
+    }
+    int64_t i = 0;
+    for (; i + 16 <= width; i += 16) NEXT(i);
+#undef NEXT
+    for (; i < width; i++) y[i] = activate(activation, splat(gate[i]))[0] * up[i];
 }
 
 static void NAME(gated)(void *context, size_t begin, size_t end, int thread) {
     (void)thread;
     const graft_gated *a = context;
     if (a->lora.rows) prefetch_hidden(&a->lora, (int64_t)begin);
+    const graft_activation_layout layout = graft_activation_layout_for(a->width);
     for (int64_t r = (int64_t)begin; r < (int64_t)end; r++) {
         const float *gate = (const float *)((const uint8_t *)a->gate + r * a->stride), *up = (const float *)((const uint8_t *)a->up + r * a->stride);
-        float *y = (float *)((uint8_t *)a->y + r * a->y_stride);
-        int64_t i = 0;
-        for (; i + 16 <= a->width; i += 16) {
-            v16f g = load16(gate + i);
-            g = a->activation == GRAFT_SILU ? activate(GRAFT_SILU, g) : activate(GRAFT_GELU_TANH, g);
-            store16(y + i, g * load16(up + i));
-        }
-        for (; i < a->width; i++) {
-            v16f g = splat(gate[i]);
-            g = a->activation == GRAFT_SILU ? activate(GRAFT_SILU, g) : activate(GRAFT_GELU_TANH, g);
-            y[i] = g[0] * up[i];
-        }
-        if (a->quantised) NAME(quantize_row)(y, a->width, a->quantised + r * a->quantised_stride);
+        float *y = a->y ? (float *)((uint8_t *)a->y + r * a->y_stride) : NULL;
+        uint8_t *quantised = a->quantised ? a->quantised + r * a->quantised_stride : NULL;
+        if (a->activation == GRAFT_SILU) gate_row(GRAFT_SILU, gate, up, a->width, y, &layout, 0, quantised);
+        else gate_row(GRAFT_GELU_TANH, gate, up, a->width, y, &layout, 0, quantised);
     }
     if (a->lora.rows) NAME(add_hidden)(&a->lora, (int64_t)begin, (int64_t)end, a->quantised, a->quantised_stride);
+}
+
+// So many rows at once, and floats of each of the two products: with the widest group of panels that many rows pass over they are filled.
+enum { GATED_ROWS = 128, GATED_FLOATS = GATED_ROWS * 96 };
+
+static void NAME(gated_matmul)(void *context, size_t begin, size_t end, int thread) {
+    const graft_gated_matmul *a = context;
+    _Alignas(64) float gate[GATED_FLOATS], up[GATED_FLOATS];
+    const graft_activation_layout layout = graft_activation_layout_for(a->gate.rows);
+    for (int64_t first = 0; first < a->tokens; first += GATED_ROWS) {
+        const int64_t rows = a->tokens - first < GATED_ROWS ? a->tokens - first : GATED_ROWS;
+        const int64_t most = GATED_FLOATS / (32 * rows) / 3 * 3;
+        for (int64_t block = (int64_t)begin, blocks; block < (int64_t)end; block += blocks) {
+            blocks = (int64_t)end - block < most ? (int64_t)end - block : most;
+            const int64_t width = 32 * blocks;
+            graft_matmul products = {
+                .parts = {{.weights = a->gate, .y = gate, .ldy = width, .pair = -1}, {.weights = a->up, .y = up, .ldy = width, .pair = -1}},
+                .part_count = 2, .x = a->x + first * a->x_stride, .x_stride = a->x_stride, .tokens = rows, .quantised = 1};
+            for (int i = 0; i < 2; i++) {
+                graft_panels *w = &products.parts[i].weights;
+                w->data += 2 * block * w->panel_bytes;
+                w->rows = width;
+            }
+            NAME(matmul)(&products, 0, (size_t)(2 * blocks), thread);
+            for (int64_t r = 0; r < rows; r++) {
+                uint8_t *y = a->y + (first + r) * a->y_stride;
+                if (a->activation == GRAFT_SILU) gate_row(GRAFT_SILU, gate + r * width, up + r * width, width, NULL, &layout, 32 * block, y);
+                else gate_row(GRAFT_GELU_TANH, gate + r * width, up + r * width, width, NULL, &layout, 32 * block, y);
+            }
+        }
+    }
 }
 
 // ------------------------------------------------------------------------------------------------- rotary and cache write
@@ -700,6 +781,7 @@ static void NAME(products)(void *context, size_t begin, size_t end, int thread) 
 static const graft_kernels NAME(kernels) = {
     .name = VARIANT_NAME,
     .matmul = NAME(matmul),
+    .gated_matmul = NAME(gated_matmul),
     .attention = NAME(attention),
     .rope_write = NAME(rope_write),
     .gated = NAME(gated),
