@@ -226,7 +226,8 @@ public struct Compute {
         case halves
     }
 
-    /// Per-head norms and rotary embedding of q and k, in place; then k and v go into the cache. `slots[i]` is block · 32 + place.
+    /// Per-head norms and rotary embedding of q and k, in place; then k and v go into the cache. `slots[i]` is block · 32 + place,
+    /// where `block` is one of the layer's kind.
     public func rotateAndStore(
         q: FloatRows, k: FloatRows, v: FloatRows, slots: UnsafeBufferPointer<Int64>, cache: KVCache, layer: Int, style: RotaryStyle,
         cos: FloatRows, sin: FloatRows, qNorm: FloatVector?, kNorm: FloatVector?, epsilon: Float
@@ -235,9 +236,10 @@ public struct Compute {
         precondition(k.width == cache.kvHeads * headDim && v.width == k.width && q.width % headDim == 0 && 2 * cos.width <= headDim)
         precondition(slots.count <= q.capacity && slots.count <= k.capacity && slots.count <= v.capacity && slots.count <= cos.capacity)
         precondition((qNorm == nil || qNorm!.count == headDim) && (kNorm == nil || kNorm!.count == headDim))
-        precondition(slots.allSatisfy { $0 >= 0 && $0 < Int64(cache.blockCount * KVCache.blockTokens) }, "a slot outside the cache")
+        let end = Int64(cache.blockCount(layer: layer) * KVCache.blockTokens)
+        precondition(slots.allSatisfy { $0 >= 0 && $0 < end }, "a slot outside the cache")
         var job = graft_rope_write(
-            layout: cache.layout, cache: cache.base(layer: layer), block_stride: cache.blockStride, slots: slots.baseAddress,
+            layout: cache.layout, cache: cache.base(layer: layer), block_stride: cache.blockStride(layer: layer), slots: slots.baseAddress,
             q: q.pointer, k: k.pointer, v: v.pointer, q_stride: q.stride, k_stride: k.stride, v_stride: v.stride,
             heads: Int32(q.width / headDim), rotary_dim: Int32(2 * cos.width),
             style: style == .interleaved ? Int32(GRAFT_ROPE_INTERLEAVED.rawValue) : Int32(GRAFT_ROPE_HALVES.rawValue),
@@ -250,7 +252,7 @@ public struct Compute {
     /// Consecutive rows of one sequence.
     public struct AttentionRun {
         public var row: Int, count: Int, position: Int
-        /// The sequence's block table; must stay alive and hold a block for every position up to the run's end.
+        /// The sequence's table of the layer's kind of blocks; must stay alive and hold a block for every position that the rows see. Entries before are not read.
         public var blocks: UnsafePointer<Int32>
 
         public init(row: Int, count: Int, position: Int, blocks: UnsafePointer<Int32>) {
@@ -281,7 +283,7 @@ public struct Compute {
                 table[i] = graft_attention_run(row: Int64(run.row), count: Int64(run.count), position: Int64(run.position), blocks: run.blocks, partials: nil)
             }
             var job = graft_attention(
-                layout: cache.layout, cache: cache.base(layer: layer), block_stride: cache.blockStride, runs: table.baseAddress, run_count: Int64(runs.count),
+                layout: cache.layout, cache: cache.base(layer: layer), block_stride: cache.blockStride(layer: layer), runs: table.baseAddress, run_count: Int64(runs.count),
                 q: q.pointer, out: out.pointer, quantised: quantized?.pointer, q_stride: q.stride, out_stride: out.stride,
                 quantised_stride: quantized?.layout.bytes ?? 0, heads: Int32(q.width / cache.headDim), scale: scale,
                 window: Int64(window ?? 0))

@@ -12,13 +12,16 @@ public struct ForwardSegment {
     public var position: Int
     /// The sequence's block table, long enough for the last token.
     public var blocks: [Int32]
+    /// With a cache that has window blocks: those of the last so many of `blocks`, from the first one on that the first token sees in layers with a window.
+    public var windowBlocks: [Int32]
     public var adapters: AdapterSet
     public var logits: LogitsWanted
 
-    public init(tokens: [Int32], position: Int, blocks: [Int32], adapters: AdapterSet = .none, logits: LogitsWanted) {
+    public init(tokens: [Int32], position: Int, blocks: [Int32], windowBlocks: [Int32] = [], adapters: AdapterSet = .none, logits: LogitsWanted) {
         self.tokens = tokens
         self.position = position
         self.blocks = blocks
+        self.windowBlocks = windowBlocks
         self.adapters = adapters
         self.logits = logits
     }
@@ -58,6 +61,7 @@ public final class ForwardPass {
     private var selectedCount = 0
 
     /// - Parameters:
+    ///   - cache: only layers that have a window in the model may have window blocks; they need not have any.
     ///   - maximumRows: of a step.
     ///   - maximumLogitsRows: of one call of `logits`.
     /// - Throws: `KernelError.outOfMemory`.
@@ -66,6 +70,7 @@ public final class ForwardPass {
     ) throws(KernelError) {
         let c = model.configuration
         precondition(cache.layers == c.layerCount && cache.kvHeads == c.kvHeadCount && cache.headDim == c.headDim, "a cache of another model's shape")
+        precondition((0..<c.layerCount).allSatisfy { !cache.isWindowed(layer: $0) || c.window(layer: $0) != nil }, "window blocks for a layer that sees everything")
         self.model = model
         self.cache = cache
         self.maximumRows = maximumRows
@@ -198,32 +203,28 @@ public final class ForwardPass {
                     }
                 }
                 blockTable.withUnsafeBufferPointer { table in
-                    var first = 0
-                    var runs: [Compute.AttentionRun] = [], wantedRuns: [Compute.AttentionRun] = []
-                    for (i, segment) in segments.enumerated() {
-                        let run = Compute.AttentionRun(row: first, count: segment.tokens.count, position: segment.position, blocks: table.baseAddress! + blockOffsets[i])
-                        runs.append(run)
-                        if segment.logits != .none { wantedRuns.append(segment.logits == .all ? run : run.last) }
-                        first += segment.tokens.count
-                    }
+                    let whole = AttentionPlaces(segments, slots: UnsafeBufferPointer(slots), table: table, offsets: blockOffsets)
                     compute.embed(UnsafeBufferPointer(tokens), table: model.embedding, scale: c.embeddingScale, to: x)
                     let places = UnsafeBufferPointer(positions)
                     compute.rotaryTable(positions: places, inverseFrequencies: model.inverseFrequencies, cos: cos, sin: sin)
                     if let localCos, let localSin {
                         compute.rotaryTable(positions: places, inverseFrequencies: model.localInverseFrequencies, cos: localCos, sin: localSin)
                     }
-                    let slots = UnsafeBufferPointer(slots)
-                    for i in 0..<c.layerCount - 1 {
-                        projectAttention(i, slots: slots, rows: rowCount, adapters)
-                        let quantizes = quantizesAttended(i, adapters)
-                        attend(i, runs, quantizes: quantizes)
-                        finishLayer(i, rows: rowCount, isAttendedQuantized: quantizes, adapters)
+                    withWindowPlaces(segments) { windowed in
+                        func places(_ layer: Int) -> AttentionPlaces { cache.isWindowed(layer: layer) ? windowed! : whole }
+                        for i in 0..<c.layerCount - 1 {
+                            projectAttention(i, slots: places(i).slots, rows: rowCount, adapters)
+                            let quantizes = quantizesAttended(i, adapters)
+                            attend(i, places(i).runs, quantizes: quantizes)
+                            finishLayer(i, rows: rowCount, isAttendedQuantized: quantizes, adapters)
+                        }
+                        // Of the last layer a row without logits leaves its keys and values, and no more.
+                        let last = c.layerCount - 1
+                        projectAttention(last, slots: places(last).slots, rows: rowCount, adapters)
+                        if wanted.isEmpty { return }
+                        attend(last, zip(segments, places(last).runs).compactMap { $0.logits == .none ? nil : $0.logits == .all ? $1 : $1.last }, quantizes: false)
+                        finishLayer(last, rows: wanted.count, isAttendedQuantized: false, keep(wanted.map(\.row), of: rowCount, adapters))
                     }
-                    // Of the last layer a row without logits leaves its keys and values, and no more.
-                    projectAttention(c.layerCount - 1, slots: slots, rows: rowCount, adapters)
-                    if wanted.isEmpty { return }
-                    attend(c.layerCount - 1, wantedRuns, quantizes: false)
-                    finishLayer(c.layerCount - 1, rows: wanted.count, isAttendedQuantized: false, keep(wanted.map(\.row), of: rowCount, adapters))
                 }
                 let places = wanted.indices.sorted { (wanted[$0].segment, wanted[$0].row) < (wanted[$1].segment, wanted[$1].row) }
                 for (i, place) in places.enumerated() { selected[i].update(from: x[place], count: c.hiddenSize) }

@@ -47,6 +47,9 @@ public struct ModelConfiguration: Sendable, Equatable {
         guard let slidingWindow, (layer + 1) % slidingWindowPattern != 0 else { return nil }
         return slidingWindow
     }
+
+    /// The layers that have one.
+    public var windowedLayers: Set<Int> { Set((0..<layerCount).filter { window(layer: $0) != nil }) }
 }
 
 /// A projection's place in a layer.

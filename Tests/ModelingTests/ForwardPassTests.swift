@@ -10,12 +10,13 @@ struct ForwardPassTests {
         let cache: KVCache
         let pass: ForwardPass
 
-        init(_ name: String, numerics: Numerics, threads: Int = 2, variant: KernelVariant? = nil, precision: KVCache.Precision? = nil) throws {
+        init(_ name: String, numerics: Numerics, threads: Int = 2, variant: KernelVariant? = nil, precision: KVCache.Precision? = nil, windowBlocks: Int? = nil) throws {
             pool = try ComputePool(threads: threads)
             model = try TinyModelTests.model(name, pool: pool)
             let c = model.configuration
             cache = try KVCache(
-                layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: 64, precision: precision ?? (numerics == .exact ? .float32 : .float16))
+                layers: c.layerCount, windowedLayers: windowBlocks == nil ? [] : c.windowedLayers, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: 64,
+                windowBlockCount: windowBlocks ?? 0, precision: precision ?? (numerics == .exact ? .float32 : .float16))
             pass = try ForwardPass(
                 model: model, cache: cache, variant: variant ?? KernelVariant(), pool: pool, numerics: numerics, maximumRows: 1024, maximumLogitsRows: 64)
         }
@@ -87,6 +88,30 @@ struct ForwardPassTests {
         // The keys and values of a prompt that wanted nothing.
         let next = ForwardSegment(tokens: [3], position: 45, blocks: [22, 23], logits: .last), other = ForwardSegment(tokens: [3], position: 45, blocks: [6, 7], logits: .last)
         #expect(fixture.run([next]) == fixture.run([other]))
+    }
+
+    /// Local layers that have no more blocks than their windows need, written over and over, compute what they compute on a cache that keeps everything.
+    @Test(arguments: ["gemma3", "gemma3-scaled"], [Numerics.fast, .exact])
+    func blocksBehindTheWindowAreNotMissed(name: String, numerics: Numerics) throws {
+        // The rows of a chunk and what they see begin anywhere in a block.
+        let most = 64, plain = try Fixture(name, numerics: numerics), window = try #require(plain.model.configuration.slidingWindow)
+        let count = (window - 1 + most - 2) / KVCache.blockTokens + 2
+        let fixture = try Fixture(name, numerics: numerics, windowBlocks: count), blocks = (0..<16).map { Int32($0 * 7 % 16) }
+        #expect(fixture.cache.byteCount < plain.cache.byteCount / 2)
+        let prompt = ForwardPassTests.prompt(9, 512, plain.model.configuration.vocabularySize)
+        var start = 0
+        for rows in [5, 64, 1, 30, 64, 64, 31, 1, 32, 64, 63, 1, 1, 64, 27] {
+            let chunk = Array(prompt[start..<start + rows])
+            let needed = max(start - window + 1, 0) / KVCache.blockTokens..<(start + rows + KVCache.blockTokens - 1) / KVCache.blockTokens
+            let expected = plain.run([ForwardSegment(tokens: chunk, position: start, blocks: blocks, logits: .all)])
+            let found = fixture.run([
+                ForwardSegment(
+                    tokens: chunk, position: start, blocks: Array(blocks[..<needed.upperBound]), windowBlocks: needed.map { Int32($0 % count) }, logits: .all)
+            ])
+            #expect(found == expected, "\(rows) rows from \(start)")
+            start += rows
+        }
+        #expect(start == prompt.count)
     }
 
     @Test(arguments: architectures)
