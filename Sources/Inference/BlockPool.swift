@@ -16,6 +16,10 @@ import Kernels
 /// Reservations: a sequence reserves at admission the blocks of the tokens that it comes with and draws them one by one, so nobody is
 /// left in the middle of a prompt for want of a block. `available` never falls below `reserved` between two calls. Those of further
 /// tokens are allocated when they are needed, out of what is not reserved.
+///
+/// Sliding windows: a block holds the keys and values of the layers that see everything; those of layers with a window are in the window block that is attached
+/// to it (`WindowBlocks`). A sequence uses the window blocks of what its next row sees, that is of `firstInWindow` and all blocks after it. It goes on from cached
+/// blocks only if those that it would see still have theirs.
 public struct BlockPool: Sendable {
     /// Tokens per block.
     public static let blockSize = KVCache.blockTokens
@@ -48,8 +52,6 @@ public struct BlockPool: Sendable {
     public private(set) var statistics = Statistics()
     /// Blocks promised to running sequences and not drawn yet.
     public private(set) var reserved = 0
-    /// Blocks that nobody uses and that hold something worth finding.
-    public private(set) var cachedCount = 0
 
     private var free: [Int32]
     private var references: [Int32]
@@ -64,18 +66,22 @@ public struct BlockPool: Sendable {
     /// First block of each hash bucket and the next one in the same bucket; -1 ends the chain.
     private var buckets: [Int32]
     private var nextInBucket: [Int32]
-    /// The cached blocks as a ring, least recently used first; entry `capacity` is its head.
-    private var newer: [Int32]
-    private var older: [Int32]
+    /// The cached blocks.
+    private var cached: BlockRing
+    /// `nil`: no layer has a window.
+    private var windows: WindowBlocks?
     private let hashKey: UInt64
     private let hashMask: UInt64
 
-    public init(capacity: Int) {
-        self.init(capacity: capacity, hashMask: .max)
+    /// - Parameters:
+    ///   - window: positions that rows see in layers with a sliding window; `nil`: there are none.
+    ///   - windowCapacity: window blocks: as many as its users can need at once, or as many as blocks.
+    public init(capacity: Int, window: Int? = nil, windowCapacity: Int = 0) {
+        self.init(capacity: capacity, window: window, windowCapacity: windowCapacity, hashMask: .max)
     }
 
     /// - Parameter hashMask: the bits of the hash in use; tests make it collide.
-    package init(capacity: Int, hashMask: UInt64) {
+    package init(capacity: Int, window: Int? = nil, windowCapacity: Int = 0, hashMask: UInt64) {
         precondition(capacity > 0 && capacity < Int32.max, "a pool has 1…2^31 - 2 blocks, not \(capacity)")
         self.capacity = capacity
         self.hashMask = hashMask
@@ -91,14 +97,16 @@ public struct BlockPool: Sendable {
         while bucketCount < 2 * capacity { bucketCount *= 2 }
         buckets = Array(repeating: -1, count: bucketCount)
         nextInBucket = Array(repeating: -1, count: capacity)
-        newer = Array(repeating: Int32(capacity), count: capacity + 1)
-        older = newer
+        cached = BlockRing(capacity: capacity)
+        windows = window.map { WindowBlocks(window: $0, capacity: windowCapacity, blockCount: capacity) }
     }
 
     // MARK: Counts
 
     /// Blocks that hold nothing.
     public var freeCount: Int { free.count }
+    /// Blocks that nobody uses and that hold something worth finding.
+    public var cachedCount: Int { cached.count }
     /// Blocks that a sequence uses.
     public var inUseCount: Int { capacity - free.count - cachedCount }
     /// Blocks that can be handed out, evicting cached ones if need be.
@@ -110,6 +118,11 @@ public struct BlockPool: Sendable {
     public func isRegistered(_ block: Int32) -> Bool { serials[Int(block)] != 0 }
     /// Whether letting go of `table` makes any of its blocks available.
     func hasOwnBlock(_ table: [Int32]) -> Bool { table.reversed().contains { references[Int($0)] == 1 } }
+    /// Window blocks: all, and those that a sequence uses; 0 without windows.
+    public var windowCapacity: Int { windows?.capacity ?? 0 }
+    public var windowInUseCount: Int { windows?.inUseCount ?? 0 }
+    /// How many users a block's window block has, `nil` if the block has none.
+    package func windowUserCount(_ block: Int32) -> Int? { windows.flatMap { $0.isAttached(to: block) ? $0.userCount(of: block) : nil } }
     /// What `table` takes of the pool: of a block with n users an nth.
     func share(of table: [Int32]) -> Double { table.reduce(0) { $0 + 1 / Double(references[Int($1)]) } }
 
@@ -119,7 +132,7 @@ public struct BlockPool: Sendable {
     // MARK: Admission
 
     /// Takes a sequence in: retains the cached blocks that its prompt starts with (whole blocks, never the whole prompt, since
-    /// its last token has to be computed for its logits) and reserves the others.
+    /// its last token has to be computed for its logits), those of their window blocks that its next row sees, and reserves the others.
     /// - Parameters:
     ///   - prompt: what the sequence comes with; one that was preempted comes with its answer so far.
     ///   - totalBlocks: what is to be its own, those of the prompt included.
@@ -129,23 +142,41 @@ public struct BlockPool: Sendable {
     public mutating func admit(
         _ prompt: [Int32], seed: PrefixSeed, totalBlocks: Int, findable: Int? = nil, headRoom: Int = 0
     ) -> [Int32]? {
-        var table: [Int32] = []
         let limit = min(min(findable ?? .max, prompt.count - 1) / Self.blockSize, totalBlocks)
-        while table.count < limit {
-            let start = table.count * Self.blockSize
-            let parent: Parent = table.last.map { .block($0) } ?? .root(seed)
-            guard let block = find(prompt[start..<start + Self.blockSize], after: parent) else { break }
-            retain(block)
-            table.append(block)
-        }
+        let table = continuation(of: [], prompt, seed: seed, findable: limit * Self.blockSize)
+        for block in table { retain(block) }
         guard unreserved >= totalBlocks - table.count + headRoom else {
-            release(table)
+            release(table, firstInWindow: table.count)
             return nil
+        }
+        if windows != nil {
+            for block in table[firstInWindow(at: table.count * Self.blockSize)...] { windows!.retain(block) }
         }
         statistics.lookedUp += UInt64(limit)
         statistics.hits += UInt64(table.count)
         reserved += totalBlocks - table.count
         return table
+    }
+
+    /// The registered blocks with which a sequence can go on after those of `table`: as many of them, in order, as hold what follows in `tokens` and leave a next
+    /// row that finds the window blocks of all that it sees. None is retained.
+    /// - Parameters:
+    ///   - table: the sequence's blocks so far, all full and registered.
+    ///   - findable: positions that may be taken from the cache.
+    public func continuation(of table: [Int32], _ tokens: [Int32], seed: PrefixSeed, findable: Int) -> [Int32] {
+        var found: [Int32] = [], usable = 0
+        // The last block that has lost its window block. Those of the table that the sequence sees have theirs.
+        var lost = -1
+        while (table.count + found.count + 1) * Self.blockSize <= findable {
+            let start = (table.count + found.count) * Self.blockSize
+            let parent: Parent = (found.last ?? table.last).map { .block($0) } ?? .root(seed)
+            guard let block = find(tokens[start..<start + Self.blockSize], after: parent) else { break }
+            if let windows, !windows.isAttached(to: block) { lost = table.count + found.count }
+            found.append(block)
+            if lost < firstInWindow(at: start + Self.blockSize) { usable = found.count }
+        }
+        found.removeLast(found.count - usable)
+        return found
     }
 
     /// Gives back reservations that will not be drawn.
@@ -162,11 +193,13 @@ public struct BlockPool: Sendable {
     }
 
     /// A cached or used block in the place of a fresh one of a reservation.
-    public mutating func drawReserved(sharing block: Int32) {
+    /// - Parameter inWindow: whether its window block is wanted.
+    public mutating func drawReserved(sharing block: Int32, inWindow: Bool = true) {
         precondition(reserved > 0, "a block shared without a reservation")
         reserved -= 1
         statistics.hits += 1
         retain(block)
+        if inWindow { windows?.retain(block) }
     }
 
     /// A fresh block, used once, without a reservation; `nil` if all others are in use or promised.
@@ -179,45 +212,73 @@ public struct BlockPool: Sendable {
         if let last = free.popLast() {
             block = last
         } else {
-            block = newer[capacity]
-            precondition(block != Int32(capacity), "a block taken from an exhausted pool")
-            unlink(block)
+            guard let oldest = cached.oldest else { preconditionFailure("a block taken from an exhausted pool") }
+            block = oldest
+            cached.remove(block)
             unregister(block)
+            windows?.detach(from: block)
             statistics.evictions += 1
         }
         references[Int(block)] = 1
+        windows?.attach(to: block)
         return block
     }
 
     // MARK: Users
 
     /// Adds a user to a block that is in use or cached.
-    public mutating func retain(_ block: Int32) {
+    private mutating func retain(_ block: Int32) {
         let i = Int(block)
         precondition(references[i] > 0 || serials[i] != 0, "block \(block) retained while free")
-        if references[i] == 0 { unlink(block) }
+        if references[i] == 0 { cached.remove(block) }
         references[i] += 1
     }
 
     /// Takes a user from a block; without users it becomes cached, if it is registered, or free.
-    public mutating func release(_ block: Int32) {
+    /// - Parameter inWindow: whether it used the window block too.
+    public mutating func release(_ block: Int32, inWindow: Bool = true) {
         let i = Int(block)
         precondition(references[i] > 0, "block \(block) released more often than retained")
+        if inWindow { windows?.release(block) }
         references[i] -= 1
         guard references[i] == 0 else { return }
-        if serials[i] != 0 { link(block) } else { free.append(block) }
+        if serials[i] != 0 {
+            cached.append(block)
+        } else {
+            windows?.detach(from: block)
+            free.append(block)
+        }
     }
 
     /// Releases the blocks of a sequence, the last first (see "order of eviction" above).
-    public mutating func release(_ table: [Int32]) {
-        for block in table.reversed() { release(block) }
+    /// - Parameter firstInWindow: the first one whose window block it used.
+    public mutating func release(_ table: [Int32], firstInWindow: Int = 0) {
+        for i in table.indices.reversed() { release(table[i], inWindow: i >= firstInWindow) }
+    }
+
+    // MARK: Windows
+
+    /// The first block that a row at `position` sees in layers with a sliding window; 0 if there are none.
+    public func firstInWindow(at position: Int) -> Int { windows?.first(at: position) ?? 0 }
+
+    /// Takes a user from the window block of a block that it goes on using: the block has left the sequence's window.
+    public mutating func leaveWindow(_ block: Int32) {
+        windows?.release(block)
+    }
+
+    /// The window blocks of blocks of which a sequence uses them; none without windows.
+    public func windowBlocks(of blocks: ArraySlice<Int32>) -> [Int32] {
+        guard let windows else { return [] }
+        return blocks.map { windows[$0] }
     }
 
     // MARK: Registration
 
     /// Makes a full block findable. If another block already holds the same, the caller's is released and the other one is
-    /// retained in its place: equal prefixes have equal keys and values to the bit, however they were computed.
+    /// retained in its place: equal prefixes have equal keys and values to the bit, however they were computed. If the other one has lost its window block, it
+    /// gets the caller's.
     /// - Parameters:
+    ///   - block: the caller uses its window block as well, and so it does with what is returned.
     ///   - parent: the block before it, registered itself.
     ///   - tokens: the block's own, `blockSize` of them.
     /// - Returns: the block to use from now on.
@@ -229,7 +290,15 @@ public struct BlockPool: Sendable {
         if let twin = find(blockTokens, after: parent) {
             statistics.duplicates += 1
             retain(twin)
-            release(block)
+            if windows != nil {
+                if windows!.isAttached(to: twin) {
+                    windows!.retain(twin)
+                    windows!.release(block)
+                } else {
+                    windows!.move(from: block, to: twin)
+                }
+            }
+            release(block, inWindow: false)
             return twin
         }
         let parentSerial: UInt64
@@ -322,37 +391,13 @@ public struct BlockPool: Sendable {
         }
     }
 
-    // MARK: The ring of cached blocks
-
-    private mutating func link(_ block: Int32) {
-        let head = Int32(capacity)
-        let newest = older[capacity]
-        newer[Int(newest)] = block
-        older[Int(block)] = newest
-        newer[Int(block)] = head
-        older[capacity] = block
-        cachedCount += 1
-    }
-
-    private mutating func unlink(_ block: Int32) {
-        let before = older[Int(block)], after = newer[Int(block)]
-        newer[Int(before)] = after
-        older[Int(after)] = before
-        cachedCount -= 1
-    }
-
     // MARK: Invariants
 
     /// Walks everything and stops the process at the first contradiction; for tests and debugging.
     package func checkInvariants() {
         precondition(reserved >= 0 && reserved <= available, "reserved \(reserved), available \(available)")
         precondition(Set(free).count == free.count, "a block is free twice")
-        var ring: [Int32] = []
-        var block = newer[capacity]
-        while block != Int32(capacity) {
-            ring.append(block)
-            block = newer[Int(block)]
-        }
+        let ring = cached.blocks
         precondition(ring.count == cachedCount && Set(ring).count == cachedCount, "the ring holds \(ring.count) blocks, not \(cachedCount)")
         precondition(Set(ring).isDisjoint(with: free), "a block is free and cached")
         for b in ring { precondition(references[Int(b)] == 0 && serials[Int(b)] != 0, "cached block \(b) is used or unregistered") }
@@ -382,5 +427,6 @@ public struct BlockPool: Sendable {
             }
         }
         precondition(chained == bySerial.count, "\(chained) blocks in buckets, \(bySerial.count) registered")
+        windows?.checkInvariants(references: references, free: free)
     }
 }

@@ -101,8 +101,9 @@ public actor Engine: GenerationService {
     private let lanes: [SamplingLane]
     private var scheduler: Scheduler
     private var active: [SequenceID: Active] = [:]
-    /// A cache block that no sequence is given.
+    /// A cache block, and a window block if there are any, that no sequence is given.
     private let scratchBlock: Int32
+    private let scratchWindowBlocks: [Int32]
     /// Seconds per prefill row, a moving average.
     private var secondsPerRow = 0.0
 
@@ -117,29 +118,37 @@ public actor Engine: GenerationService {
         turnstile: ComputeTurnstile = ComputeTurnstile()
     ) throws(KernelError) {
         let c = model.configuration
-        let precision = configuration.numerics == .exact ? KVCache.Precision.float32 : configuration.cachePrecision
-        let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: precision)
-        let contextBlocks = BlockPool.blocks(for: configuration.contextLength)
-        // More than every sequence can hold would never be used.
-        let slots = configuration.maxSequences + configuration.spareSequences
-        let blocks = min(max(configuration.cacheBytes / blockBytes, 1), contextBlocks * slots)
-        // One more for steps that belong to nobody.
-        let cache = try KVCache(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: blocks + 1, precision: precision)
-        scratchBlock = Int32(blocks)
-        forward = try ForwardPass(
-            model: model, cache: cache, variant: variant, pool: pool, numerics: configuration.numerics,
-            maximumRows: max(configuration.maxRowsPerStep, slots + 1), maximumLogitsRows: max(slots, 16))
-        var scheduling = SchedulerConfiguration(contextLength: configuration.contextLength, blockCount: blocks)
+        let slots = configuration.maxSequences + configuration.spareSequences, maximumLogitsRows = max(slots, 16)
+        var scheduling = SchedulerConfiguration(contextLength: configuration.contextLength, blockCount: 1)
         scheduling.maxSequences = configuration.maxSequences
         scheduling.spareSequences = configuration.spareSequences
+        scheduling.maxRowsPerStep = max(configuration.maxRowsPerStep, slots + 1)
         scheduling.admissionOrder = .fairByOwner
         // Each of them has logits at once.
-        scheduling.maxRowsWithDrafts = min(configuration.maxRowsWithDrafts, forward.maximumLogitsRows)
+        scheduling.maxRowsWithDrafts = min(configuration.maxRowsWithDrafts, maximumLogitsRows)
+        let windowed = c.windowedLayers
+        scheduling.slidingWindow = windowed.isEmpty ? nil : c.slidingWindow
+        let precision = configuration.numerics == .exact ? KVCache.Precision.float32 : configuration.cachePrecision
+        func blockBytes(_ layers: Int) -> Int { KVCache.blockBytes(layers: layers, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: precision) }
+        // More than every sequence can hold would never be used.
+        let capacity = CacheCapacity(
+            byteCount: configuration.cacheBytes, blockBytes: blockBytes(c.layerCount - windowed.count), windowBlockBytes: blockBytes(windowed.count),
+            blocks: BlockPool.blocks(for: configuration.contextLength) * slots, windowBlocks: slots * (scheduling.windowBlocksPerSequence ?? 0))
+        scheduling.blockCount = capacity.blockCount
+        scheduling.windowBlockCount = capacity.windowBlockCount
+        // One more of each for steps that belong to nobody.
+        let cache = try KVCache(
+            layers: c.layerCount, windowedLayers: windowed, kvHeads: c.kvHeadCount, headDim: c.headDim, blockCount: capacity.blockCount + 1,
+            windowBlockCount: capacity.windowBlockCount + 1, precision: precision)
+        scratchBlock = Int32(capacity.blockCount)
+        scratchWindowBlocks = windowed.isEmpty ? [] : [Int32(capacity.windowBlockCount)]
+        forward = try ForwardPass(
+            model: model, cache: cache, variant: variant, pool: pool, numerics: configuration.numerics,
+            maximumRows: scheduling.maxRowsPerStep, maximumLogitsRows: maximumLogitsRows)
         // The mailbox bounds the queue; the scheduler only sees what that let through.
         queueBound = QueueBound(
             places: configuration.maxSequences + configuration.maxQueued, spare: max(configuration.spareSequences, configuration.maxQueued / 4))
         scheduling.maxQueued = queueBound.places + queueBound.spare
-        scheduling.maxRowsPerStep = max(configuration.maxRowsPerStep, slots + 1)
         scheduling.endOfGeneration = tokenizer.endOfGeneration
         schedulerConfiguration = scheduling
         let scheduler = Scheduler(scheduling)
@@ -176,7 +185,7 @@ public actor Engine: GenerationService {
     /// A step on the scratch block.
     private func computesFiniteNumbers(_ tokens: [Int32]) -> Bool {
         turnstile.serve {
-            let count = forward.run([ForwardSegment(tokens: tokens, position: 0, blocks: [scratchBlock], logits: .last)])
+            let count = forward.run([ForwardSegment(tokens: tokens, position: 0, blocks: [scratchBlock], windowBlocks: scratchWindowBlocks, logits: .last)])
             return forward.logits(of: 0..<count)[0].allSatisfy(\.isFinite)
         }
     }
@@ -327,7 +336,7 @@ public actor Engine: GenerationService {
             let wanted = forward.run(
                 plan.segments.map { segment in
                     ForwardSegment(
-                        tokens: Array(plan.tokens[segment.rows]), position: segment.startPosition, blocks: segment.blockTable,
+                        tokens: Array(plan.tokens[segment.rows]), position: segment.startPosition, blocks: segment.blockTable, windowBlocks: segment.windowBlocks,
                         adapters: active[segment.sequence]?.request.adapters ?? .none,
                         logits: segment.logits == .all ? .all : segment.logits == .last ? .last : .none)
                 })

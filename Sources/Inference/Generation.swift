@@ -181,6 +181,8 @@ public struct GenerationLimits: Sendable {
 public struct EngineStatistics: Sendable {
     public var running = 0, waiting = 0
     public var blocksTotal = 0, blocksInUse = 0, blocksCached = 0
+    /// Of a model with sliding windows, the blocks that its layers with windows have of their own.
+    public var windowBlocksTotal = 0, windowBlocksInUse = 0
     public var steps: UInt64 = 0, prefillTokens: UInt64 = 0, decodeTokens: UInt64 = 0, cachedTokens: UInt64 = 0
     /// How often a sequence had to give its blocks to others, and tokens that were computed once more for that.
     public var preemptions: UInt64 = 0, recomputedTokens: UInt64 = 0

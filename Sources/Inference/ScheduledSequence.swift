@@ -24,6 +24,8 @@ struct ScheduledSequence: Sendable {
     var registeredBlocks = 0
     var blockTable: [Int32] = []
     var reservedBlocks = 0
+    /// The first block that its next row sees in layers with a sliding window: of this one and those after it, it uses the window blocks.
+    var firstInWindow = 0
     var lookup = PromptLookup()
 
     init(_ request: ScheduledRequest, as id: SequenceID, maxTokens: Int, arrival: UInt64) {
@@ -71,5 +73,6 @@ struct ScheduledSequence: Sendable {
         registeredBlocks = 0
         blockTable = []
         reservedBlocks = 0
+        firstInWindow = 0
     }
 }

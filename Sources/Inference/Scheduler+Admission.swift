@@ -21,6 +21,7 @@ extension Scheduler {
             self.cachedTokens += UInt64(sequence.skip(to: cached.count * BlockPool.blockSize))
             sequence.registeredBlocks = cached.count
             sequence.blockTable = cached
+            sequence.firstInWindow = pool.firstInWindow(at: sequence.computed)
             sequence.reservedBlocks = blocks - cached.count
             places[next.id] = .running(slot: slot)
             if sequence.seniority == nil {

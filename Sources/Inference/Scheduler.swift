@@ -37,6 +37,8 @@ public struct Scheduler: Sendable {
     private var arrivals: UInt64 = 0
     var admissions: UInt64 = 0
     var shares = OwnerShares()
+    /// Rows of a step at most, where they are limited for the sake of the window blocks.
+    private let mostRows: Int
 
     public init(_ configuration: SchedulerConfiguration) {
         precondition(configuration.contextLength > 0, "a context has at least 1 position, not \(configuration.contextLength)")
@@ -46,7 +48,14 @@ public struct Scheduler: Sendable {
             "a step of \(configuration.maxRowsPerStep) rows leaves no prefill row beside \(configuration.maxSequences + configuration.spareSequences) decoding sequences")
         precondition(configuration.maxPrefillRowsWhileDecoding > 0 && configuration.maxPromptLogprobRows > 0, "a prefill chunk has at least 1 row")
         self.configuration = configuration
-        pool = BlockPool(capacity: configuration.blockCount)
+        let sequences = configuration.maxSequences + configuration.spareSequences
+        if let needed = configuration.windowBlocksPerSequence {
+            precondition(
+                configuration.windowBlockCount >= min(configuration.blockCount, sequences * needed),
+                "\(configuration.windowBlockCount) window blocks for \(sequences) sequences, of which each needs up to \(needed)")
+        }
+        mostRows = configuration.slidingWindow == nil ? .max : configuration.maxRowsPerStep
+        pool = BlockPool(capacity: configuration.blockCount, window: configuration.slidingWindow, windowCapacity: configuration.windowBlockCount)
         slots = Array(repeating: nil, count: configuration.maxSequences + configuration.spareSequences)
     }
 
@@ -76,6 +85,8 @@ public struct Scheduler: Sendable {
         statistics.blocksTotal = pool.capacity
         statistics.blocksInUse = pool.inUseCount
         statistics.blocksCached = pool.cachedCount
+        statistics.windowBlocksTotal = pool.windowCapacity
+        statistics.windowBlocksInUse = pool.windowInUseCount
         statistics.steps = steps
         statistics.prefillTokens = prefillTokens
         statistics.decodeTokens = decodeTokens
@@ -161,9 +172,9 @@ public struct Scheduler: Sendable {
     }
 
     /// Changes the row budgets from the next step on, for an engine that fits them to the speed it measures. What a row's
-    /// numbers are does not depend on them.
+    /// numbers are does not depend on them. With a sliding window a step never has more rows than the configuration said at first.
     public mutating func setRowBudget(perStep: Int, prefillWhileDecoding: Int) {
-        configuration.maxRowsPerStep = max(perStep, configuration.maxSequences + configuration.spareSequences + 1)
+        configuration.maxRowsPerStep = max(min(perStep, mostRows), configuration.maxSequences + configuration.spareSequences + 1)
         configuration.maxPrefillRowsWhileDecoding = max(prefillWhileDecoding, 1)
     }
 
@@ -251,6 +262,7 @@ public struct Scheduler: Sendable {
         registerFullBlocks(slot)
         // What only rejected drafts needed. So they never are the reason why somebody finds no block in a later step.
         while slots[slot]!.blockTable.count > BlockPool.blocks(for: slots[slot]!.computed) { pool.release(slots[slot]!.blockTable.removeLast()) }
+        moveWindow(of: slot, to: slots[slot]!.computed)
 
         var reason: FinishReason?
         switch result {
@@ -334,22 +346,30 @@ public struct Scheduler: Sendable {
 
     /// Before a chunk: blocks of it that another sequence has finished since the last look.
     private mutating func takeCachedBlocks(_ slot: Int) {
-        while let block = nextCachedBlock(slots[slot]!) {
-            let end = slots[slot]!.computed + BlockPool.blockSize
-            pool.drawReserved(sharing: block)
+        guard slots[slot]!.computed == slots[slot]!.blockTable.count * BlockPool.blockSize else { return }
+        let blocks = nextCachedBlocks(slots[slot]!)
+        guard !blocks.isEmpty else { return }
+        let end = slots[slot]!.computed + blocks.count * BlockPool.blockSize
+        moveWindow(of: slot, to: end)
+        for block in blocks {
+            pool.drawReserved(sharing: block, inWindow: slots[slot]!.blockTable.count >= slots[slot]!.firstInWindow)
             slots[slot]!.blockTable.append(block)
             slots[slot]!.reservedBlocks -= 1
             slots[slot]!.registeredBlocks += 1
-            cachedTokens += UInt64(slots[slot]!.skip(to: end))
         }
+        cachedTokens += UInt64(slots[slot]!.skip(to: end))
     }
 
-    private func nextCachedBlock(_ sequence: ScheduledSequence) -> Int32? {
-        let start = sequence.computed
-        let end = start + BlockPool.blockSize
-        let index = sequence.blockTable.count
-        guard start == index * BlockPool.blockSize, end <= sequence.findable else { return nil }
-        return pool.find(sequence.tokens[start..<end], after: parent(of: sequence, block: index))
+    private func nextCachedBlocks(_ sequence: ScheduledSequence) -> [Int32] {
+        pool.continuation(of: sequence.blockTable, sequence.tokens, seed: sequence.seed, findable: sequence.findable)
+    }
+
+    /// Lets go of the window blocks that a sequence's row at `position`, and so all later ones, do not see.
+    private mutating func moveWindow(of slot: Int, to position: Int) {
+        let old = slots[slot]!.firstInWindow, new = pool.firstInWindow(at: position)
+        guard new > old else { return }
+        for i in old..<max(old, min(new, slots[slot]!.blockTable.count)) { pool.leaveWindow(slots[slot]!.blockTable[i]) }
+        slots[slot]!.firstInWindow = new
     }
 
     private func parent(of sequence: ScheduledSequence, block: Int) -> BlockPool.Parent {
@@ -395,7 +415,8 @@ public struct Scheduler: Sendable {
         plan.segments.append(
             StepSegment(
                 sequence: sequence.id, slot: slot, rows: first..<plan.tokens.count, startPosition: start, blockTable: sequence.blockTable, logits: logits,
-                samples: samples, isPrefill: isPrefill, drafts: first + count..<plan.tokens.count))
+                samples: samples, isPrefill: isPrefill, drafts: first + count..<plan.tokens.count,
+                windowBlocks: pool.windowBlocks(of: sequence.blockTable[sequence.firstInWindow...])))
     }
 
     private mutating func registerFullBlocks(_ slot: Int) {
@@ -422,8 +443,25 @@ public struct Scheduler: Sendable {
         let sequence = slots[slot]!
         slots[slot] = nil
         order.removeAll { $0 == slot }
-        pool.release(sequence.blockTable)
+        pool.release(sequence.blockTable, firstInWindow: sequence.firstInWindow)
         pool.cancelReservation(sequence.reservedBlocks)
         return sequence
+    }
+
+    // MARK: Invariants
+
+    /// Holds the pool against the sequences and stops the process at the first contradiction; for tests and debugging, between two steps.
+    package func checkInvariants() {
+        pool.checkInvariants()
+        guard let window = configuration.slidingWindow else { return }
+        var users: [Int32: Int] = [:]
+        for slot in order {
+            let sequence = slots[slot]!
+            precondition(sequence.firstInWindow == max(sequence.computed - window + 1, 0) / BlockPool.blockSize, "\(sequence.id) has another window")
+            for block in sequence.blockTable[sequence.firstInWindow...] { users[block, default: 0] += 1 }
+        }
+        for block in 0..<Int32(pool.capacity) {
+            precondition(pool.windowUserCount(block) ?? 0 == users[block] ?? 0, "the window block of block \(block) has \(users[block] ?? 0) users")
+        }
     }
 }

@@ -14,6 +14,10 @@ public struct SchedulerConfiguration: Sendable {
     public var contextLength: Int
     /// Blocks of the KV cache.
     public var blockCount: Int
+    /// Positions that a row sees in the layers with a sliding window; `nil`: there are none.
+    public var slidingWindow: Int?
+    /// Window blocks of the KV cache: enough for all sequences (`windowBlocksPerSequence`), or as many as blocks.
+    public var windowBlockCount = 0
     /// Sequences that run at once.
     public var maxSequences = 16
     /// Sequences that run beyond those, at most; with `fairByOwner` only, and only of owners that run none. So a newcomer does not wait for the end
@@ -37,6 +41,14 @@ public struct SchedulerConfiguration: Sendable {
     public init(contextLength: Int, blockCount: Int) {
         self.contextLength = contextLength
         self.blockCount = blockCount
+    }
+
+    /// The most window blocks that a sequence uses at once: those of the positions that a step's rows see and that they are written to. `nil` without windows.
+    public var windowBlocksPerSequence: Int? {
+        guard let slidingWindow else { return nil }
+        // So many consecutive positions, that begin anywhere in a block.
+        let positions = slidingWindow - 1 + max(maxRowsPerStep, maxRowsWithDrafts)
+        return min(BlockPool.blocks(for: positions - 1) + 1, BlockPool.blocks(for: contextLength))
     }
 }
 

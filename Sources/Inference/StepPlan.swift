@@ -55,6 +55,8 @@ public struct StepSegment: Sendable {
     /// Rows after the first one of a decoding sequence: drafts of the tokens that follow. Then every row has logits, and a draft is accepted if it is what is
     /// sampled from the row before it.
     public let drafts: Range<Int>
+    /// Of a model with sliding windows: the window blocks of the last so many of its blocks, which are those that the rows see in the layers with windows.
+    public let windowBlocks: [Int32]
 
     /// The positions of its rows.
     public var positions: Range<Int> { startPosition..<startPosition + rows.count }

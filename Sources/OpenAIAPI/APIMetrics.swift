@@ -76,6 +76,10 @@ struct APIMetrics: Sendable {
         let blocks = registry.gauge(
             "graft_kv_blocks", help: "Blocks of the key-value cache: all, held by sequences, kept for reuse.", labels: ["state"])
         let (total, inUse, cached) = (blocks.series("total"), blocks.series("in_use"), blocks.series("cached"))
+        let windowBlocks = registry.gauge(
+            "graft_kv_window_blocks", help: "Blocks that layers with a sliding window have of their own: all, held by sequences; 0 if the model has no such layers.",
+            labels: ["state"])
+        let (windowTotal, windowInUse) = (windowBlocks.series("total"), windowBlocks.series("in_use"))
         let steps = registry.counter("graft_engine_steps_total", help: "Engine steps.").series()
         let tokens = registry.counter(
             "graft_engine_tokens_total", help: "Tokens that the engine worked through, by kind; cached ones were spared, recomputed ones are what preemptions cost.",
@@ -95,6 +99,8 @@ struct APIMetrics: Sendable {
             total.set(Double(statistics.blocksTotal))
             inUse.set(Double(statistics.blocksInUse))
             cached.set(Double(statistics.blocksCached))
+            windowTotal.set(Double(statistics.windowBlocksTotal))
+            windowInUse.set(Double(statistics.windowBlocksInUse))
             steps.raise(to: statistics.steps)
             prefill.raise(to: statistics.prefillTokens)
             decode.raise(to: statistics.decodeTokens)

@@ -78,13 +78,14 @@ struct EngineTests {
         }
 
         func engine(
-            sequences: Int = 16, context: Int = 1024, blocks: Int = 400, queued: Int = 1000, draftRows: Int = 8, turnstile: ComputeTurnstile = ComputeTurnstile()
+            sequences: Int = 16, context: Int = 1024, blocks: Int = 400, queued: Int = 1000, rows: Int = 512, draftRows: Int = 8, turnstile: ComputeTurnstile = ComputeTurnstile()
         ) throws -> Engine {
             let c = model.configuration
             let blockBytes = KVCache.blockBytes(layers: c.layerCount, kvHeads: c.kvHeadCount, headDim: c.headDim, precision: .float16)
             var configuration = EngineConfiguration(contextLength: context, cacheBytes: blocks * blockBytes)
             configuration.maxSequences = sequences
             configuration.maxQueued = queued
+            configuration.maxRowsPerStep = rows
             configuration.maxRowsWithDrafts = draftRows
             return try Engine(
                 model: model, tokenizer: tokenizer, configuration: configuration, baseDigest: "base", variant: KernelVariant(), pool: pool, turnstile: turnstile)

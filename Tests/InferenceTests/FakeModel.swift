@@ -1,7 +1,8 @@
 import Inference
 
 /// A model of which every token depends on all tokens before it, with a KV cache that holds (seed, position, token): what it
-/// answers shows whether every row was computed, at the right place, from the right blocks.
+/// answers shows whether every row was computed, at the right place, from the right blocks. With a window it has a second cache of window blocks, in which a row
+/// looks for no more than it sees.
 struct FakeModel {
     struct Cell: Equatable {
         var seed: PrefixSeed
@@ -9,10 +10,13 @@ struct FakeModel {
         var token: Int32
     }
 
-    var cache: [Cell?]
+    var cache: [Cell?], windowCache: [Cell?]
+    let window: Int?
 
-    init(blocks: Int) {
-        cache = Array(repeating: nil, count: blocks * BlockPool.blockSize)
+    init(_ configuration: SchedulerConfiguration) {
+        cache = Array(repeating: nil, count: configuration.blockCount * BlockPool.blockSize)
+        windowCache = Array(repeating: nil, count: configuration.windowBlockCount * BlockPool.blockSize)
+        window = configuration.slidingWindow
     }
 
     static let vocabulary: Int32 = 1000
@@ -48,13 +52,28 @@ struct FakeModel {
         func place(_ position: Int) -> Int {
             Int(segment.blockTable[position / BlockPool.blockSize]) * BlockPool.blockSize + position % BlockPool.blockSize
         }
+        let unseen = segment.blockTable.count - segment.windowBlocks.count
+        func windowPlace(_ position: Int) -> Int? {
+            let i = position / BlockPool.blockSize - unseen
+            return segment.windowBlocks.indices.contains(i) ? Int(segment.windowBlocks[i]) * BlockPool.blockSize + position % BlockPool.blockSize : nil
+        }
         for (row, position) in zip(segment.rows, segment.positions) {
-            cache[place(position)] = Cell(seed: seed, position: position, token: plan.tokens[row])
+            let cell = Cell(seed: seed, position: position, token: plan.tokens[row])
+            cache[place(position)] = cell
+            if window != nil {
+                guard let place = windowPlace(position) else { return nil }
+                windowCache[place] = cell
+            }
         }
         var history: [Int32] = []
         for position in 0..<segment.positions.upperBound {
             guard let cell = cache[place(position)], cell.position == position, cell.seed == seed else { return nil }
             history.append(cell.token)
+        }
+        if let window {
+            for position in max(segment.startPosition - window + 1, 0)..<segment.positions.upperBound {
+                guard let found = windowPlace(position), windowCache[found] == cache[place(position)] else { return nil }
+            }
         }
         return (history.count - segment.drafts.count...history.count).map { Self.next(history[..<$0], seed) }
     }

@@ -112,6 +112,8 @@ import Testing
             $0.waiting = 2
             $0.blocksTotal = 100
             $0.blocksInUse = 7
+            $0.windowBlocksTotal = 50
+            $0.windowBlocksInUse = 5
             $0.steps = 42
             $0.preemptions = 3
             $0.recomputedTokens = 70
@@ -127,7 +129,8 @@ import Testing
             #"graft_time_to_first_token_seconds_bucket{model="tiny",le="0.5"} 1"#, #"graft_time_to_first_token_seconds_count{model="tiny"} 1"#,
             #"graft_inter_token_seconds_bucket{model="tiny",le="0.01"} 0"#, #"graft_inter_token_seconds_bucket{model="tiny",le="0.02"} 2"#,
             #"graft_request_duration_seconds_count{model="tiny"} 1"#, "graft_sequences_running 1", "graft_queue_depth 2",
-            #"graft_kv_blocks{state="total"} 100"#, #"graft_kv_blocks{state="in_use"} 7"#, "graft_engine_steps_total 42",
+            #"graft_kv_blocks{state="total"} 100"#, #"graft_kv_blocks{state="in_use"} 7"#,
+            #"graft_kv_window_blocks{state="total"} 50"#, #"graft_kv_window_blocks{state="in_use"} 5"#, "graft_engine_steps_total 42",
             "graft_preemptions_total 3", #"graft_engine_tokens_total{kind="recomputed"} 70"#,
             #"graft_build_info{version="1.2.3"} 1"#, "# TYPE graft_inter_token_seconds histogram",
         ] {
