@@ -28,9 +28,8 @@ struct WindowBlocks: Sendable {
         unused = BlockRing(capacity: blockCount)
     }
 
-    /// Window blocks that some sequence can see, and those that wait for a prompt.
+    /// Window blocks that some sequence can see.
     var inUseCount: Int { capacity - free.count - unused.count }
-    var cachedCount: Int { unused.count }
 
     func isAttached(to block: Int32) -> Bool { attached[Int(block)] >= 0 }
     func userCount(of block: Int32) -> Int { Int(users[Int(block)]) }

@@ -118,7 +118,7 @@ public struct Compute {
 
     /// The fewest rows of a job that a thread is woken for: an adapter makes a row worth it.
     private func smallest(_ lowRank: LowRankStage?, of count: Int) -> Int {
-        lowRank == nil ? Compute.rowsPerThread : min(Compute.adaptedRowsPerThread, (count + pool.threadCount - 1) / pool.threadCount)
+        lowRank == nil ? Compute.rowsPerThread : max(1, min(Compute.adaptedRowsPerThread, (count + pool.threadCount - 1) / pool.threadCount))
     }
 
     // MARK: norms and gates

@@ -154,14 +154,30 @@ public final class LowRankRows {
         spans.append(contentsOf: repeatElement(span, count: count))
     }
 
-    /// Goes on with these rows alone, in rising order: row i is now what row `rows[i]` was.
+    /// Goes on with these rows alone, in rising order, and with what they carry: row i is now what row `rows[i]` was.
     public func keep(_ rows: [Int]) {
-        spans = rows.map { spans[$0] }
+        var kept: (spans: [graft_lora_span], terms: [graft_lora_term], held: [LowRankStages]) = ([], [], [])
+        var last: graft_lora_span?
+        for row in rows {
+            let span = spans[row], range = Int(span.first)..<Int(span.first + span.count)
+            // Neighbours that shared their terms still do.
+            if let last, last.first == span.first, last.count == span.count {
+                kept.spans.append(kept.spans.last!)
+            } else {
+                kept.spans.append(graft_lora_span(first: Int32(kept.terms.count), count: span.count))
+                kept.terms += terms[range]
+                kept.held += held[range]
+            }
+            last = span
+        }
+        (spans, terms, held) = kept
     }
 
     /// The kernels' view for one stage. Valid inside `body` only.
     func withStage<Result>(_ stage: Int, rows count: Int, _ body: (graft_lora) -> Result) -> Result {
         precondition(count <= spans.count && held.allSatisfy { stage < $0.stageCount }, "\(count) rows of \(spans.count), stage \(stage)")
+        // What is put off is kept for one row's terms.
+        precondition(spans.count > 1 || terms.count <= maximumTerms, "\(terms.count) terms on one row")
         return withExtendedLifetime(self) {
             spans.withUnsafeBufferPointer { spans in
                 terms.withUnsafeBufferPointer { terms in

@@ -244,6 +244,7 @@ public final class ForwardPass {
         }
         var adapters = adapters
         adapters.lowRank?.keep(kept)
+        if adapters.lowRank?.isEmpty == true { adapters.lowRank = nil }
         adapters.deltaRuns = adapters.deltaRuns.compactMap { run in
             guard let first = kept.firstIndex(where: { $0 >= run.first }) else { return nil }
             let count = kept[first...].prefix { $0 < run.first + run.count }.count

@@ -166,17 +166,52 @@ struct ForwardPassTests {
         ])
         #expect(mixed[0] == base && mixed[2] == base)
         #expect(mixed[1] == alone)
-        // Of three rows that carry the adapter in different ways only the second keeps its place in the last layer.
-        var silent = segment([12, 13], AdapterSet([(adapter, 0.25), (adapter, 0.25)])), plain = segment([14, 15], .none)
-        silent.logits = .none
-        plain.logits = .none
-        #expect(fixture.run([silent, plain, segment([16, 17], AdapterSet([(adapter, 0.5)]))]) == [alone])
         #expect(alone != base)
         // Two halves of an adapter are the adapter, within rounding.
         let halves = zip(mixed[3], alone).map { abs(Float(bitPattern: $0) - Float(bitPattern: $1)) }.max()!
         #expect(halves < (numerics == .exact ? 1e-4 : 0.1))
         let change = zip(base, alone).map { abs(Float(bitPattern: $0) - Float(bitPattern: $1)) }.max()!
         #expect(change > 0.01)
+    }
+
+    /// Rows that leave the last layer early take their adapters with them, and those alone: whoever stays has its own, however many others there were.
+    @Test(arguments: [Numerics.exact, .fast])
+    func adaptersOfRowsWithoutLogitsLeaveWithThem(numerics: Numerics) throws {
+        let fixture = try Fixture("llama", numerics: numerics)
+        let c = fixture.model.configuration
+        var random = RandomFloats(state: 22)
+        func adapter(_ name: String, rank: Int, _ projections: [Projection]) throws -> Adapter {
+            var pairs: [LowRankPair] = []
+            for layer in 0..<c.layerCount {
+                for projection in projections {
+                    let shape = c.shape(of: projection)
+                    func values(_ count: Int) -> [Float] { (0..<count).map { _ in random.next() * 0.1 } }
+                    pairs.append(LowRankPair(layer: layer, projection: projection, scale: 2, rank: rank, a: values(rank * shape.columns), b: values(shape.rows * rank)))
+                }
+            }
+            return try Adapter(name: name, version: 1, digest: name, configuration: c, numerics: numerics, pairs: pairs)
+        }
+        let x = try adapter("x", rank: 4, Projection.allCases), wide = try adapter("wide", rank: 16, Projection.allCases)
+        let narrow = try adapter("narrow", rank: 8, [.q, .up]), blend = AdapterSet((0..<8).map { (try! adapter("blend \($0)", rank: 4, Projection.allCases), 0.125) })
+        var next: Int32 = 0
+        func segment(_ prompt: Int, _ adapters: AdapterSet, _ wanted: LogitsWanted) -> ForwardSegment {
+            defer { next += 2 }
+            return ForwardSegment(
+                tokens: ForwardPassTests.prompt(UInt64(prompt), 33 + prompt, c.vocabularySize), position: 0, blocks: [next % 64, next % 64 + 1], adapters: adapters, logits: wanted)
+        }
+        let own = AdapterSet([(x, 0.5)]), others = [AdapterSet([(wide, 1)]), AdapterSet([(narrow, 1)]), blend, .none]
+        let mine = fixture.run([segment(1, own, .last)]), base = fixture.run([segment(2, .none, .last)]), blended = fixture.run([segment(3, blend, .last)])
+        #expect(mine != fixture.run([segment(1, .none, .last)]) && blended != fixture.run([segment(3, .none, .last)]))
+        for other in others {
+            #expect(fixture.run([segment(1, own, .last), segment(4, other, .none)]) == mine)
+            #expect(fixture.run([segment(4, other, .none), segment(1, own, .last)]) == mine)
+            #expect(fixture.run([segment(2, .none, .last), segment(4, other, .none)]) == base)
+            #expect(fixture.run([segment(3, blend, .last), segment(4, other, .none), segment(5, AdapterSet([(wide, 0.5), (narrow, 1), (x, 1)]), .none)]) == blended)
+        }
+        let kept = fixture.run([
+            segment(4, others[0], .none), segment(1, own, .last), segment(5, others[1], .none), segment(2, .none, .last), segment(3, blend, .last), segment(1, own, .last),
+        ])
+        #expect(kept == mine + base + blended + mine)
     }
 
     struct RandomFloats {

@@ -125,7 +125,7 @@ typedef struct {
     int64_t stage;
     uint8_t *hidden;  // [tokens]: per term graft_lora_share [3], then int8 h [stacked rows]
     int64_t hidden_stride;
-    graft_lora_deferred *deferred;  // for steps of one row; NULL: h is computed along with the quantised row
+    graft_lora_deferred *deferred;  // of a single row, whose terms are all there are; NULL: h is computed along with the quantised row
 } graft_lora;
 
 // What a row's adapter adds to one projection's output: scale · B q.
@@ -275,8 +275,8 @@ typedef struct {
     graft_lora lora;  // with quantised rows: h of each row as well, unless it is deferred
 } graft_gated;
 
-// y = x / sqrt(mean(x²) + eps) · weight per row; the result goes to `quantised` and/or `y` as above. With `residual` the
-// normalised row is added to it instead (gemma's post-norms): residual += norm(x).
+// y = x / sqrt(mean(x²) + eps) · weight per row; the result goes to `quantised` and/or `y` as above. With `residual`, which takes a `y` and no `quantised`, the
+// normalised row is added to it as well (gemma's post-norms): residual += norm(x).
 typedef struct {
     const float *x;
     const float *weight;  // [width]; NULL: no norm, x is only quantised
@@ -359,7 +359,7 @@ void graft_pool_destroy(graft_pool *pool);
 int graft_pool_threads(const graft_pool *pool);
 // Processors that this process may use: an affinity mask may hide some.
 int graft_processor_count(void);
-// Runs job over items 0 … count in chunks that are multiples of `grain` (but for the last one) and grow smaller towards the end, claimed by whichever thread is
+// Runs job over items 0 … count in chunks that are multiples of `grain`, which is 1 at least (but for the last one) and grow smaller towards the end, claimed by whichever thread is
 // free; returns when all are done.
 // One caller at a time.
 void graft_pool_run(graft_pool *pool, graft_job job, void *context, size_t count, size_t grain);
