@@ -39,8 +39,8 @@ public struct Compute {
     /// With so many heads of keys for each thread, those of long and short sequences come out even, and sharing spans gains nothing.
     private static let headsPerThread = 16
 
-    /// Many rows pass over three panels at a time, so that six, that is three units, go to a thread at once: with fewer the register tile is not filled.
-    private static let manyRows = 24, unitsForManyRows = 3
+    /// The fewest units of a product of so many rows that a thread takes at once.
+    private static func fewestUnits(rows: Int) -> Int { rows < Int(GRAFT_MANY_ROWS) ? 1 : Int(GRAFT_MANY_ROWS_UNITS) }
 
     // MARK: matmul
 
@@ -106,7 +106,7 @@ public struct Compute {
         let units = Int(graft_matmul_units(&product.matmul))
         withLowRank(lowRank, rows: Int(product.matmul.tokens)) { lora in
             product.matmul.lora = lora
-            run(variant.table.pointee.matmul, &product.matmul, count: units, smallest: Int(product.matmul.tokens) < Compute.manyRows ? 1 : Compute.unitsForManyRows)
+            run(variant.table.pointee.matmul, &product.matmul, count: units, smallest: Compute.fewestUnits(rows: Int(product.matmul.tokens)))
         }
         withExtendedLifetime(product) {}
     }
@@ -193,7 +193,7 @@ public struct Compute {
         var job = graft_gated_matmul(
             gate: gate.panels, up: up.panels, x: UnsafePointer(x.pointer), y: y.pointer, x_stride: x.layout.bytes, y_stride: y.layout.bytes, tokens: Int64(count),
             activation: activation.kernel)
-        run(variant.table.pointee.gated_matmul, &job, count: y.width / Int(GRAFT_BLOCK), smallest: count < Compute.manyRows ? 1 : Compute.unitsForManyRows)
+        run(variant.table.pointee.gated_matmul, &job, count: y.width / Int(GRAFT_BLOCK), smallest: Compute.fewestUnits(rows: count))
         withExtendedLifetime((x, gate, up, y)) {}
     }
 

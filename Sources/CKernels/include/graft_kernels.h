@@ -170,6 +170,10 @@ typedef struct {
     graft_lora lora;
 } graft_matmul;
 
+// From so many rows on a kernel may expand weights once for all of them and take three panels at a time. Chunks of so many units, which are six panels, fill
+// such a tile; what they are has no influence on results.
+enum { GRAFT_MANY_ROWS = 24, GRAFT_MANY_ROWS_UNITS = 3 };
+
 // The work is split into units of two panels: unit u of the whole lies in the part that its index falls into.
 int64_t graft_matmul_units(const graft_matmul *m);
 

@@ -89,13 +89,7 @@ ALWAYS_INLINE v16f hide_keys(v16f score, int64_t position, int64_t window, int64
         const int64_t oldest = position - window + 1 - start;
         hidden |= lane < (v16i){} + (int32_t)(oldest > 16 ? 16 : oldest < 0 ? 0 : oldest);
     }
-    v16i bits, never_bits;
-    const v16f never = splat(-INFINITY);
-    memcpy(&bits, &score, sizeof bits);
-    memcpy(&never_bits, &never, sizeof never_bits);
-    bits = (bits & ~hidden) | (never_bits & hidden);
-    memcpy(&score, &bits, sizeof bits);
-    return score;
+    return (v16f)(((v16i)score & ~hidden) | ((v16i)splat(-INFINITY) & hidden));
 }
 
 // score [row][32] = q K of `count` rows from `row` on against a block's keys, the same bytes of `next` being fetched meanwhile. Past the last row the first one

@@ -297,7 +297,7 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
     if (m->lora.rows && m->lora.deferred) NAME(share_deferred)(&m->lora);
     int64_t block = m->quantised ? TOKEN_BLOCK_BYTES / m->x_stride / TILE_TOKENS * TILE_TOKENS : m->tokens;
     if (block < TILE_TOKENS) block = TILE_TOKENS;
-#ifdef SLAB_LEAST_TOKENS
+#ifdef SLAB_TOKENS
     if (m->quantised && block > SLAB_TOKENS) block = SLAB_TOKENS;
 #endif
     for (int64_t first = 0; first < m->tokens; first += block) {
@@ -310,8 +310,8 @@ static void NAME(matmul)(void *context, size_t begin, size_t end, int thread) {
             base += units;
             if (from < 0) from = 0;
             if (to > units) to = units;
-#ifdef SLAB_LEAST_TOKENS
-            if (m->quantised && last - first >= SLAB_LEAST_TOKENS) {
+#ifdef SLAB_TOKENS
+            if (m->quantised && last - first >= GRAFT_MANY_ROWS) {
                 if (from >= to) continue;
                 NAME(slabs)(m, part, 2 * from, 2 * to < panels ? 2 * to : panels, first, last);
                 continue;
@@ -634,8 +634,8 @@ static void NAME(gated)(void *context, size_t begin, size_t end, int thread) {
     if (a->lora.rows) NAME(add_hidden)(&a->lora, (int64_t)begin, (int64_t)end, a->quantised, a->quantised_stride);
 }
 
-// So many rows at once, and floats of each of the two products: with the widest group of panels that many rows pass over they are filled.
-enum { GATED_ROWS = 128, GATED_FLOATS = GATED_ROWS * 96 };
+// So many rows at once, and floats of each of the two products: the units that many rows pass over fill them.
+enum { GATED_ROWS = 128, GATED_FLOATS = GATED_ROWS * 32 * GRAFT_MANY_ROWS_UNITS };
 
 static void NAME(gated_matmul)(void *context, size_t begin, size_t end, int thread) {
     const graft_gated_matmul *a = context;
@@ -643,7 +643,7 @@ static void NAME(gated_matmul)(void *context, size_t begin, size_t end, int thre
     const graft_activation_layout layout = graft_activation_layout_for(a->gate.rows);
     for (int64_t first = 0; first < a->tokens; first += GATED_ROWS) {
         const int64_t rows = a->tokens - first < GATED_ROWS ? a->tokens - first : GATED_ROWS;
-        const int64_t most = GATED_FLOATS / (32 * rows) / 3 * 3;
+        const int64_t most = GATED_FLOATS / (32 * rows) / GRAFT_MANY_ROWS_UNITS * GRAFT_MANY_ROWS_UNITS;
         for (int64_t block = (int64_t)begin, blocks; block < (int64_t)end; block += blocks) {
             blocks = (int64_t)end - block < most ? (int64_t)end - block : most;
             const int64_t width = 32 * blocks;

@@ -11,8 +11,7 @@
 #define VARIANT_NAME "avx512"
 #define TILE_TOKENS 6
 #define SCORE_ROWS 8
-// From so many rows on, the weights are expanded for all of them; at most so many rows at once.
-#define SLAB_LEAST_TOKENS 24
+// Of many rows, so many at once are what weights are expanded for.
 #define SLAB_TOKENS 128
 
 #pragma clang diagnostic ignored "-Wpsabi"

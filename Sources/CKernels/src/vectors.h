@@ -102,14 +102,8 @@ ALWAYS_INLINE v16f power_of_two(v16f x) {
     p = fma16(p, r, splat(0x1.ebf9bcp-3f));
     p = fma16(p, r, splat(0x1.62e42ap-1f));
     p = fma16(p, r, splat(1.0f));
-    v16u32 bits, n;
-    memcpy(&bits, &p, sizeof bits);
-    memcpy(&n, &shifted, sizeof n);
-    bits += n << 23;
     const v16i tiny = x < splat(-126.0f);
-    bits &= ~(v16u32)tiny;
-    memcpy(&p, &bits, sizeof p);
-    return p;
+    return (v16f)(((v16u32)p + ((v16u32)shifted << 23)) & ~(v16u32)tiny);
 }
 
 #define LOG2_E 0x1.715476p+0f
